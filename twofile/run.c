@@ -1,0 +1,2598 @@
+/* twofile run.c: the program that runs a parameters file (GGUF v3).
+ *
+ *   cc -O3 -march=native run.c -lm -lpthread -o run && ./run model.gguf
+ *   cc -O3 -march=native -shared -fPIC -DTF_LIBRARY run.c -lm -lpthread -o librun.so
+ *
+ * It reads top to bottom: interface, file, tokenizer, kernels, transformer, session, sampler, main.
+ */
+#if !defined(_GNU_SOURCE)
+#define _GNU_SOURCE
+#endif
+#include <stdint.h>
+#include <stddef.h>
+
+/* ==== interface ===========================================================================================
+ * All functions are thread-safe on one model: evaluation is serialised inside, everything else is read-only or
+ * reference counted. Two threads must not use one *session* or one *sampler* at the same time.
+ * Functions that can fail return NULL or a negative number and write one line into `error` (always terminated). */
+#define TF_INTERFACE 1                          /* raised whenever a signature or struct below changes */
+#ifdef TF_LIBRARY
+#define TF_API __attribute__((visibility("default")))
+#else
+#define TF_API static __attribute__((unused))
+#endif
+
+typedef struct tf_model tf_model;               /* an open parameters file, its weights packed, its threads */
+typedef struct tf_session tf_session;           /* a position in a text: the KV cache of one sequence of tokens */
+typedef struct tf_sampler tf_sampler;           /* how to choose the next token, and its random state */
+
+typedef struct tf_info {                        /* what a parameters file says of itself */
+    int32_t vocab, context, dim, layers, heads, kv_heads, head_dim, ffn;
+    int32_t bos, eos, eot, unk, pad;            /* token ids, -1 where the file names none */
+    int32_t add_bos, add_eos;                   /* the file asks for them around a text: 0 or 1 */
+    int32_t threads;                            /* threads that evaluate */
+    uint64_t parameters, bytes;                 /* weights counted; file size */
+} tf_info;
+
+typedef struct tf_step {                        /* tokens to append to one session */
+    tf_session *session;
+    const int32_t *tokens;
+    int32_t n;                                  /* how many tokens, at least 1 */
+    int32_t want;                               /* logits of: 0 none, 1 the last token, 2 every token */
+} tf_step;
+
+typedef struct tf_sampling {
+    float temperature;                          /* <= 0: the most likely token */
+    int32_t top_k;                              /* 0: off */
+    float top_p;                                /* 1: off */
+    float min_p;                                /* 0: off */
+    float repetition, presence;                 /* 1 and 0: off; over the distinct tokens of the window */
+    int32_t window;                             /* how many of the last tokens the penalties look at, <= 4096 */
+} tf_sampling;
+
+/* token attributes, as in the GGUF `tokenizer.ggml.token_type` array, and one of our own */
+enum { TF_NORMAL = 1, TF_UNKNOWN = 2, TF_CONTROL = 3, TF_USER_DEFINED = 4, TF_UNUSED = 5, TF_BYTE = 6 };
+
+TF_API int32_t tf_interface(void);                                          /* TF_INTERFACE of the built library */
+TF_API const char *tf_kernels(void);                                        /* "avx512", "avx2", "neon" or "c" */
+TF_API tf_model *tf_open(const char *path, int32_t threads, char *error, int32_t error_size); /* threads 0: one a core */
+TF_API void tf_close(tf_model *);                                           /* freed once its last session is */
+TF_API void tf_describe(const tf_model *, tf_info *);
+TF_API const char *tf_text(const tf_model *, const char *key);              /* a string of the metadata, or NULL */
+
+/* Text to tokens. special: control tokens' texts in `text` become control tokens; never otherwise. Adds no BOS/EOS.
+ * Returns how many tokens the text has; only the first `room` are written. Negative: out of memory or text too long. */
+TF_API int64_t tf_tokenize(const tf_model *, const char *text, int64_t size, int32_t special, int32_t *tokens, int64_t room);
+/* Bytes of tokens, as they would be written to a file. special: control tokens appear as their text, else as nothing.
+ * skip_space: drop the one leading space that a SentencePiece vocabulary adds in front of a text.
+ * Returns how many bytes there are; only the first `room` are written. Negative: an id outside the vocabulary. */
+TF_API int64_t tf_detokenize(const tf_model *, const int32_t *tokens, int64_t n, int32_t special, int32_t skip_space, char *text, int64_t room);
+TF_API int32_t tf_attribute(const tf_model *, int32_t token);               /* one of the enum above, -1 outside */
+TF_API int32_t tf_ends(const tf_model *, int32_t token);                    /* 1 when the token ends a generation */
+
+TF_API tf_session *tf_session_new(tf_model *, char *error, int32_t error_size);
+TF_API tf_session *tf_session_fork(const tf_session *, char *error, int32_t error_size); /* shares every block */
+TF_API void tf_session_free(tf_session *);
+TF_API int32_t tf_session_length(const tf_session *);                       /* tokens held */
+TF_API int32_t tf_session_rewind(tf_session *, int32_t length);             /* keep the first `length`; -1: longer than held */
+/* Append tokens to several different sessions in one pass over the weights. `logits` receives one row of `vocab` floats
+ * for each position asked, in the order of the steps. Returns the rows written. On error nothing has changed. */
+TF_API int64_t tf_evaluate(tf_model *, const tf_step *steps, int32_t n_steps, float *logits, char *error, int32_t error_size);
+
+TF_API tf_sampler *tf_sampler_new(int32_t vocab, const tf_sampling *, uint64_t seed);
+TF_API void tf_sampler_free(tf_sampler *);
+TF_API int32_t tf_sampler_bias(tf_sampler *, int32_t token, float bias);    /* added to its logit; -1 outside */
+TF_API void tf_sampler_accept(tf_sampler *, int32_t token);                 /* a token of the text, for the penalties */
+TF_API int32_t tf_sampler_pick(tf_sampler *, const float *logits);          /* choose and accept; -1: out of memory */
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "parameters files are little-endian, and this program reads them in place"
+#endif
+
+/* Write one line into the caller's buffer and return false, so that a check reads `if (bad) return fail(e, ...)`. */
+typedef struct { char *text; int32_t size; } complaint;
+
+__attribute__((format(printf, 2, 3))) static bool fail(complaint e, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    if (e.text && e.size > 0) vsnprintf(e.text, (size_t)e.size, format, args);
+    va_end(args);
+    return false;
+}
+
+/* ==== file ================================================================================================
+ * A GGUF file is mapped read-only and never trusted: each length, count, type and offset is checked against the
+ * bytes that are really there before it is used, so what is allocated is in proportion to the file's own size. */
+
+typedef struct { const char *at; uint64_t size; } text_view;    /* a string inside the mapping, not terminated */
+
+enum { U8, I8, U16, I16, U32, I32, REAL32, BOOL, STRING, ARRAY, U64, I64, REAL64, KINDS };
+static const uint8_t KIND_BYTES[KINDS] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+
+typedef struct {                /* one metadata pair */
+    text_view key;
+    uint32_t kind, item_kind;   /* item_kind: of an ARRAY's items */
+    uint64_t count;             /* of an ARRAY's items, else 1 */
+    const uint8_t *at;          /* the value, or an array's first item */
+    char *copy;                 /* a terminated copy of a STRING */
+} entry;
+
+enum { F32 = 0, F16 = 1, Q4_0 = 2, Q8_0 = 8, Q4_K = 12, Q5_K = 13, Q6_K = 14, BF16 = 30, TYPES = 31 };
+static const struct { const char *name; uint16_t columns, bytes; } TYPE[TYPES] = {  /* a block: how many columns in how many bytes */
+    [F32] = {"F32", 1, 4}, [F16] = {"F16", 1, 2}, [BF16] = {"BF16", 1, 2}, [Q4_0] = {"Q4_0", 32, 18}, [Q8_0] = {"Q8_0", 32, 34},
+    [Q4_K] = {"Q4_K", 256, 144}, [Q5_K] = {"Q5_K", 256, 176}, [Q6_K] = {"Q6_K", 256, 210},
+};
+
+typedef struct {
+    text_view name;
+    uint32_t type;
+    uint64_t columns, rows, bytes, offset;
+    const uint8_t *data;
+    bool used;
+} tensor;
+
+typedef struct {
+    const uint8_t *map;
+    uint64_t size;
+    entry *entries;
+    uint64_t n_entries;
+    tensor *tensors;
+    uint64_t n_tensors;
+    uint64_t data_at;
+} gguf_file;
+
+typedef struct { const uint8_t *at; uint64_t left; } cursor;
+
+static uint32_t get_u32(const void *at) { uint32_t v; memcpy(&v, at, 4); return v; }
+static uint64_t get_u64(const void *at) { uint64_t v; memcpy(&v, at, 8); return v; }
+
+static bool take(cursor *c, uint64_t bytes, const uint8_t **at) {
+    if (bytes > c->left) return false;
+    *at = c->at;
+    c->at += bytes;
+    c->left -= bytes;
+    return true;
+}
+
+static bool take_u32(cursor *c, uint32_t *value) {
+    const uint8_t *at;
+    if (!take(c, 4, &at)) return false;
+    *value = get_u32(at);
+    return true;
+}
+
+static bool take_u64(cursor *c, uint64_t *value) {
+    const uint8_t *at;
+    if (!take(c, 8, &at)) return false;
+    *value = get_u64(at);
+    return true;
+}
+
+static bool take_text(cursor *c, text_view *text) {
+    const uint8_t *at;
+    if (!take_u64(c, &text->size) || !take(c, text->size, &at)) return false;
+    text->at = (const char *)at;
+    return true;
+}
+
+static bool same(text_view text, const char *word) { return text.size == strlen(word) && !memcmp(text.at, word, text.size); }
+
+/* A name from the file, for a message: at most 64 printable bytes. */
+typedef struct { char text[65]; } printable;
+static printable show(text_view text) {
+    printable p;
+    uint64_t n = text.size < 64 ? text.size : 64;
+    for (uint64_t i = 0; i < n; i++) p.text[i] = text.at[i] >= 32 && text.at[i] < 127 ? text.at[i] : '?';
+    p.text[n] = 0;
+    return p;
+}
+
+static bool take_value(cursor *c, entry *e) {
+    if (!take_u32(c, &e->kind) || e->kind >= KINDS) return false;
+    e->count = 1;
+    if (e->kind == ARRAY && (!take_u32(c, &e->item_kind) || e->item_kind >= KINDS || e->item_kind == ARRAY || !take_u64(c, &e->count))) return false;
+    uint32_t kind = e->kind == ARRAY ? e->item_kind : e->kind;
+    e->at = c->at;
+    if (kind != STRING) {
+        if (e->count > c->left / KIND_BYTES[kind]) return false;
+        const uint8_t *at;
+        return take(c, e->count * KIND_BYTES[kind], &at);
+    }
+    text_view text;
+    for (uint64_t i = 0; i < e->count; i++)
+        if (!take_text(c, &text)) return false;
+    return true;
+}
+
+/* Room for one more item of a growing array: counts in the file are claims, so memory follows what was really read. */
+static void *grow(void *items, uint64_t n, size_t item_bytes) {
+    if (n & (n - 1)) return items;                                              /* full only at 0, 1, 2, 4, 8, ... */
+    return realloc(items, (n ? 2 * n : 1) * item_bytes);
+}
+
+static const entry *find(const gguf_file *f, const char *key) {
+    for (uint64_t i = 0; i < f->n_entries; i++)
+        if (same(f->entries[i].key, key)) return &f->entries[i];
+    return NULL;
+}
+
+static int by_text(text_view a, text_view b) {
+    int order = memcmp(a.at, b.at, a.size < b.size ? a.size : b.size);
+    return order ? order : (a.size > b.size) - (a.size < b.size);
+}
+static int by_key(const void *a, const void *b) { return by_text(((const entry *)a)->key, ((const entry *)b)->key); }
+static int by_offset(const void *a, const void *b) {
+    uint64_t x = ((const tensor *)a)->offset, y = ((const tensor *)b)->offset;
+    return (x > y) - (x < y);
+}
+static int by_name(const void *a, const void *b) { return by_text(((const tensor *)a)->name, ((const tensor *)b)->name); }
+
+static tensor *find_tensor(const gguf_file *f, const char *name) {
+    tensor wanted = {.name = {name, strlen(name)}};
+    return f->n_tensors ? bsearch(&wanted, f->tensors, f->n_tensors, sizeof wanted, by_name) : NULL;
+}
+
+static bool read_entries(gguf_file *f, cursor *c, uint64_t count, complaint e) {
+    for (uint64_t i = 0; i < count; i++) {
+        entry *entries = grow(f->entries, f->n_entries, sizeof *entries);
+        if (!entries) return fail(e, "out of memory for the metadata");
+        f->entries = entries;
+        entry *it = &entries[i];
+        memset(it, 0, sizeof *it);
+        if (!take_text(c, &it->key)) return fail(e, "metadata: key %llu of %llu reaches past the end of the file", (unsigned long long)i, (unsigned long long)count);
+        if (!it->key.size || it->key.size > 65535) return fail(e, "metadata: key %llu has a length of %llu", (unsigned long long)i, (unsigned long long)it->key.size);
+        if (!take_value(c, it)) return fail(e, "metadata: the value of %s has an unknown type, or reaches past the end of the file", show(it->key).text);
+        f->n_entries++;
+        if (it->kind != STRING) continue;
+        uint64_t size = get_u64(it->at);
+        if (!(it->copy = malloc(size + 1))) return fail(e, "out of memory for the metadata");
+        memcpy(it->copy, it->at + 8, size);
+        it->copy[size] = 0;
+    }
+    if (f->n_entries) qsort(f->entries, f->n_entries, sizeof *f->entries, by_key);
+    for (uint64_t i = 1; i < f->n_entries; i++)
+        if (!by_key(&f->entries[i - 1], &f->entries[i])) return fail(e, "metadata: %s stands twice", show(f->entries[i].key).text);
+    return true;
+}
+
+static bool read_tensor(cursor *c, tensor *t, complaint e) {
+    uint32_t dims;
+    uint64_t size[4] = {1, 1, 1, 1};
+    if (!take_text(c, &t->name) || !t->name.size || t->name.size > 255) return fail(e, "tensors: a name has a bad length");
+    const printable name = show(t->name);
+    if (!take_u32(c, &dims) || dims < 1 || dims > 4) return fail(e, "tensor %s: number of dimensions is not 1 to 4", name.text);
+    for (uint32_t d = 0; d < dims; d++)
+        if (!take_u64(c, &size[d]) || !size[d] || size[d] > INT32_MAX) return fail(e, "tensor %s: dimension %u is not 1 to 2^31", name.text, d);
+    if (size[2] != 1 || size[3] != 1) return fail(e, "tensor %s: has more than two dimensions, which no supported family uses", name.text);
+    if (!take_u32(c, &t->type) || !take_u64(c, &t->offset)) return fail(e, "tensor %s: its description is cut off", name.text);
+    if (t->type >= TYPES || !TYPE[t->type].name)
+        return fail(e, "tensor %s: type %u is not supported (F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K, Q6_K are)", name.text, t->type);
+    if (size[0] % TYPE[t->type].columns) return fail(e, "tensor %s: %llu columns are not whole %s blocks", name.text, (unsigned long long)size[0], TYPE[t->type].name);
+    t->columns = size[0];
+    t->rows = size[1];
+    t->bytes = t->columns / TYPE[t->type].columns * TYPE[t->type].bytes * t->rows;     /* < 2^31 * 2^31 * 4: fits */
+    return true;
+}
+
+static bool read_tensors(gguf_file *f, cursor *c, uint64_t count, complaint e) {
+    for (uint64_t i = 0; i < count; i++) {
+        tensor *tensors = grow(f->tensors, f->n_tensors, sizeof *tensors);
+        if (!tensors) return fail(e, "out of memory for the tensors");
+        f->tensors = tensors;
+        memset(&tensors[i], 0, sizeof *tensors);
+        if (!read_tensor(c, &tensors[i], e)) return false;
+        f->n_tensors++;
+    }
+    uint64_t alignment = 32;
+    const entry *asked = find(f, "general.alignment");
+    if (asked) alignment = asked->kind == U32 ? get_u32(asked->at) : 0;
+    if (alignment < 8 || alignment > (1u << 20) || (alignment & (alignment - 1))) return fail(e, "general.alignment is not a power of two from 8 to 2^20");
+    uint64_t position = f->size - c->left;
+    f->data_at = (position + alignment - 1) / alignment * alignment;
+    uint64_t room = f->data_at <= f->size ? f->size - f->data_at : 0, end = 0;
+    if (f->n_tensors) qsort(f->tensors, f->n_tensors, sizeof *f->tensors, by_offset);
+    for (uint64_t i = 0; i < f->n_tensors; i++) {
+        tensor *t = &f->tensors[i];
+        if (t->offset % alignment) return fail(e, "tensor %s: offset %llu is not a multiple of the alignment %llu", show(t->name).text, (unsigned long long)t->offset, (unsigned long long)alignment);
+        if (t->offset > room || t->bytes > room - t->offset) return fail(e, "tensor %s: its data reaches past the end of the file (is the file cut off?)", show(t->name).text);
+        if (t->offset < end) return fail(e, "tensor %s: its data overlaps another tensor's", show(t->name).text);
+        end = t->offset + t->bytes;
+        t->data = f->map + f->data_at + t->offset;
+    }
+    if (f->n_tensors) qsort(f->tensors, f->n_tensors, sizeof *f->tensors, by_name);
+    for (uint64_t i = 1; i < f->n_tensors; i++)
+        if (!by_name(&f->tensors[i - 1], &f->tensors[i])) return fail(e, "tensor %s stands twice", show(f->tensors[i].name).text);
+    return true;
+}
+
+static void file_close(gguf_file *f) {
+    for (uint64_t i = 0; i < f->n_entries; i++) free(f->entries[i].copy);
+    free(f->entries);
+    free(f->tensors);
+    if (f->map) munmap((void *)f->map, f->size);
+    memset(f, 0, sizeof *f);
+}
+
+/* On failure whatever was read so far is left for file_close. */
+static bool file_open(gguf_file *f, const char *path, complaint e) {
+    memset(f, 0, sizeof *f);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat about;
+    if (fd < 0) return fail(e, "cannot open %s: %s", path, strerror(errno));
+    if (fstat(fd, &about) || !S_ISREG(about.st_mode) || about.st_size < 24) {
+        close(fd);
+        return fail(e, "%s is not a parameters file: it is %s", path, S_ISREG(about.st_mode) ? "shorter than a header" : "not a regular file");
+    }
+    f->size = (uint64_t)about.st_size;
+    void *map = mmap(NULL, f->size, PROT_READ, MAP_PRIVATE, fd, 0);
+    close(fd);
+    if (map == MAP_FAILED) return fail(e, "cannot map %s: %s", path, strerror(errno));
+    f->map = map;
+    cursor c = {f->map + 4, f->size - 4};
+    uint32_t version;
+    uint64_t tensors, pairs;
+    if (memcmp(f->map, "GGUF", 4)) return fail(e, "%s is not a parameters file: it does not begin with GGUF", path);
+    if (!take_u32(&c, &version) || !take_u64(&c, &tensors) || !take_u64(&c, &pairs)) return fail(e, "the header is cut off");
+    if (version != 2 && version != 3) return fail(e, "GGUF version %u is not supported (2 and 3 are)", version);
+    return read_entries(f, &c, pairs, e) && read_tensors(f, &c, tensors, e);
+}
+
+/* Metadata values, checked. An absent key gives `otherwise`; a wrong type or an unreasonable value is an error. */
+static bool get_integer(const gguf_file *f, const char *key, int64_t otherwise, int64_t least, int64_t most, int32_t *value, complaint e) {
+    const entry *it = find(f, key);
+    int64_t number = otherwise;
+    if (it) switch (it->kind) {
+        case U8: case BOOL: number = it->at[0]; break;
+        case I8: number = (int8_t)it->at[0]; break;
+        case U16: { uint16_t v; memcpy(&v, it->at, 2); number = v; break; }
+        case I16: { int16_t v; memcpy(&v, it->at, 2); number = v; break; }
+        case U32: number = get_u32(it->at); break;
+        case I32: number = (int32_t)get_u32(it->at); break;
+        case U64: case I64: number = (int64_t)get_u64(it->at); break;
+        default: return fail(e, "metadata: %s is not an integer", key);
+    }
+    if (it && (number < least || number > most)) return fail(e, "metadata: %s is %lld, which is not from %lld to %lld", key, (long long)number, (long long)least, (long long)most);
+    *value = (int32_t)number;
+    return true;
+}
+
+static bool get_real(const gguf_file *f, const char *key, float otherwise, float least, float most, float *value, complaint e) {
+    const entry *it = find(f, key);
+    double number = otherwise;
+    if (it) {
+        if (it->kind == REAL32) { float v; memcpy(&v, it->at, 4); number = v; }
+        else if (it->kind == REAL64) memcpy(&number, it->at, 8);
+        else return fail(e, "metadata: %s is not a real number", key);
+        if (!(number >= least && number <= most)) return fail(e, "metadata: %s is %g, which is not from %g to %g", key, number, least, most);
+    }
+    *value = (float)number;
+    return true;
+}
+
+static const char *get_text(const gguf_file *f, const char *key) {
+    const entry *it = find(f, key);
+    return it && it->kind == STRING ? it->copy : NULL;
+}
+
+/* ==== tokenizer ===========================================================================================
+ * Text to tokens and back, for the two kinds of vocabulary that files carry:
+ *   llama  SentencePiece: single characters are merged, the pair whose merged token has the highest score first; what
+ *          has no token is written byte by byte.
+ *   gpt2   byte-level BPE: the text is cut into words (by the file's "pre-tokenizer"), and within each word bytes are
+ *          merged, the pair that stands first in the file's list first.
+ * Every token has a *piece*: the raw bytes it stands for in a text. Merging looks only at normal tokens, so that a
+ * control token can come out of a text in one way alone: its name is found there and the caller asked for it.
+ * Encoding n bytes costs O(n log n) time and O(n) memory. Nothing is written after open: threads share a tokenizer. */
+typedef struct {                      /* what the file says of its vocabulary */
+    text_view model, pre;             /* "llama" or "gpt2"; the pre-tokenizer's name */
+    uint32_t n_tokens, n_merges;
+    const text_view *tokens, *merges; /* in the file's spelling */
+    const float *scores;              /* one a token, or NULL */
+    const int32_t *types;             /* one a token, or NULL: all normal */
+    int32_t bos, eos, eot, unk;       /* -1 where there is none */
+    int add_space_prefix;             /* llama: a space is put in front of a text */
+} vocabulary_source;
+
+/* ---- characters ---- */
+
+enum { NO_CHARACTER = 0x110000 };     /* in place of a code point: a byte that is not UTF-8 */
+
+/* Read one character. Returns its size in bytes; 1 with NO_CHARACTER for a byte that cannot begin one; 0 where the text
+ * ends inside what may become a character. */
+static int utf8_read(const char *text, int64_t size, uint32_t *point) {
+    const unsigned char *at = (const unsigned char *)text;
+    unsigned lead = at[0], low = 0x80, high = 0xBF;
+    *point = lead;
+    if (lead < 0x80) return 1;
+    *point = NO_CHARACTER;
+    if (lead < 0xC2 || lead > 0xF4) return 1;
+    int length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    if (lead == 0xE0) low = 0xA0;     /* these four second bytes would spell too long a form, a surrogate, */
+    if (lead == 0xED) high = 0x9F;    /* or a number beyond the last character */
+    if (lead == 0xF0) low = 0x90;
+    if (lead == 0xF4) high = 0x8F;
+    uint32_t value = lead & (0x7Fu >> length);
+    for (int i = 1; i < length; i++) {
+        if (i >= size) return 0;
+        if (at[i] < low || at[i] > high) return 1;
+        value = value << 6 | (at[i] & 0x3F);
+        low = 0x80, high = 0xBF;
+    }
+    *point = value;
+    return length;
+}
+
+
+/* What the pre-tokenizers' patterns call a letter, a number and so on: ranges of characters, each as the gap to the one
+ * before it and its length. Unicode 18.0, printed by tools/unicode_tables.py. The last three are DeepSeek LLM's own. */
+static const uint16_t LETTERS[] = {
+    65,26,6,26,47,1,10,1,4,1,5,23,1,31,1,458,4,12,14,5,7,1,1,1,129,5,1,2,2,4,1,1,6,1,1,3,1,1,1,20,1,83,1,139,8,166,1,38,1,2,6,
+    41,2,2,67,27,4,4,45,43,35,2,1,99,1,1,15,2,7,2,10,3,2,1,16,1,1,30,29,89,11,1,24,33,9,2,4,1,5,22,4,1,9,1,3,1,23,25,7,11,5,24,
+    1,7,16,42,58,54,3,1,18,1,7,10,15,16,4,8,2,2,2,22,1,7,1,1,3,4,3,1,16,1,13,2,1,3,14,2,10,1,8,6,4,2,2,22,1,7,1,2,1,2,1,2,31,4,
+    1,1,19,3,16,9,1,3,1,22,1,7,1,2,1,5,3,1,18,1,15,2,23,1,11,8,2,2,2,22,1,7,1,2,1,5,3,1,30,2,1,3,15,1,17,1,1,6,3,3,1,4,3,2,1,1,
+    1,2,3,2,3,3,3,12,22,1,52,8,1,3,1,23,1,16,3,1,26,3,1,2,2,2,30,1,4,8,1,3,1,23,1,10,1,5,3,1,30,3,1,2,15,2,17,9,1,3,1,41,2,1,16,
+    1,5,3,8,3,24,6,5,18,3,24,1,9,1,1,2,7,58,48,1,2,12,7,58,2,1,1,1,5,1,24,1,1,1,10,1,2,9,1,2,5,1,1,21,4,32,1,63,8,1,36,27,5,115,
+    43,20,1,16,6,4,4,3,1,3,2,7,3,4,13,12,1,17,38,1,1,5,1,2,43,1,333,1,4,2,7,1,1,1,4,2,41,1,4,2,33,1,4,2,7,1,1,1,4,2,15,1,57,1,4,
+    2,67,37,16,16,86,2,6,3,620,2,17,1,26,5,75,6,8,7,18,13,19,14,18,14,13,1,3,15,52,35,1,4,1,67,89,7,5,2,34,1,1,5,70,10,31,49,30,
+    2,5,11,44,4,26,54,23,9,53,82,1,93,47,17,8,54,30,13,2,10,44,26,36,41,3,10,36,2,11,5,43,2,3,41,4,1,6,1,2,3,1,5,192,64,278,2,6,
+    2,38,2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,1,1,3,3,1,7,3,4,2,6,4,13,5,3,1,7,116,1,13,1,15,17,98,1,4,1,2,10,1,1,3,5,6,1,1,1,1,1,
+    1,4,1,11,2,4,5,5,4,1,52,2,2683,229,6,4,3,2,12,38,1,1,5,1,2,56,7,1,16,23,9,7,1,7,1,7,1,7,1,7,1,7,1,7,1,7,80,1,469,2,42,5,5,2,
+    4,86,6,3,1,90,1,4,5,43,1,94,17,32,48,16,512,6592,64,22157,67,46,2,269,3,16,10,2,20,47,16,31,2,70,49,9,2,103,2,83,4,1,14,17,
+    1,3,1,4,1,23,29,52,14,50,62,6,3,1,1,2,11,28,10,23,25,29,7,47,28,1,16,5,1,10,10,5,1,41,23,3,1,8,20,23,3,1,3,50,1,1,3,2,2,5,2,
+    1,1,1,24,3,2,11,7,3,12,6,2,6,2,6,9,7,1,7,1,43,1,14,2,2,2,115,29,11172,12,23,4,49,8452,366,2,106,38,7,12,5,5,1,1,10,1,13,1,5,
+    1,1,1,2,1,2,1,108,33,363,18,64,2,54,40,12,116,5,1,135,36,26,6,26,11,89,3,6,2,6,2,6,2,3,35,12,1,26,1,19,1,2,1,15,2,14,34,123,
+    389,29,3,49,47,32,13,20,1,8,6,38,10,30,2,36,4,8,48,158,18,36,4,36,4,40,8,52,12,11,1,15,1,7,1,2,1,11,1,15,1,7,1,2,3,52,12,
+    311,9,22,10,8,24,6,1,42,1,14,64,6,2,1,1,44,1,2,3,1,2,23,10,23,9,31,65,19,1,2,10,22,10,26,6,26,38,56,6,2,64,1,15,4,1,3,1,29,
+    42,29,3,29,35,8,1,28,27,54,10,22,10,19,13,18,110,73,55,51,13,51,13,36,38,28,9,23,250,42,6,2,16,6,17,22,17,29,10,1,8,22,42,
+    18,46,21,27,23,12,53,57,2,2,1,13,45,32,25,26,36,29,1,2,1,8,35,3,1,12,48,14,4,21,1,1,1,35,18,1,25,19,2,63,7,1,1,1,4,1,15,1,
+    10,7,47,38,8,2,2,2,22,1,7,1,2,1,5,3,1,18,1,12,5,30,10,1,1,2,1,1,38,1,1,25,1,1,1,44,53,18,4,20,3,30,48,20,2,1,1,184,47,41,4,
+    36,48,20,1,59,43,13,1,71,27,37,7,185,44,116,64,31,8,2,1,2,8,1,2,1,24,15,1,1,1,94,8,2,39,16,1,1,1,28,1,10,40,7,1,21,1,11,46,
+    19,1,18,73,17,1,181,33,31,9,1,37,17,1,49,30,112,7,1,2,1,38,21,1,25,6,1,2,1,32,14,1,23,44,21,1,238,19,15,1,1,13,1,34,124,1,
+    79,922,230,196,2636,97,15,1072,17,6,25,3995,5,583,6841,30,1762,569,7,31,17,79,17,30,18,48,16,4,31,21,5,19,432,45,211,64,32,
+    25,2,25,44,75,5,1,66,13,64,2,1,1,14,2,12,7387,36,34,95,115,13,914,14,51,7709,4,1,7,1,2,1,297,9,1,29,3,2,1,14,5,7,396,2308,
+    107,5,13,3,9,7,10,5990,85,1,71,1,2,2,1,2,2,2,4,1,12,1,1,1,7,1,65,1,4,2,8,1,7,1,28,1,4,1,5,1,1,3,7,1,341,1,25,1,25,1,31,1,25,
+    1,31,1,25,1,31,1,25,1,31,1,25,1,8,1844,130,14,7,54,51,48,62,146,45,10,7,16,1,321,30,18,44,484,28,228,30,2,1,207,31,1,3,1,2,
+    1,7,2,5,9,2,224,7,1,4,1,2,1,15,1,197,59,68,7,1,1204,4,1,27,1,2,1,1,2,1,1,10,1,4,1,1,1,1,6,1,4,1,1,1,1,1,1,3,1,2,1,1,2,1,1,1,
+    1,1,1,1,1,1,1,2,1,1,2,4,1,7,1,4,1,4,1,1,1,10,1,17,5,3,1,5,1,17,4420,42720,32,4383,1,5774,2,7473,15,622,2466,542,1506,4939,5,
+    8490,39814,11328,
+};
+static const uint16_t NUMBERS[] = {
+    48,10,120,2,5,1,2,3,1441,10,134,10,198,10,412,10,118,10,4,6,108,10,118,10,118,10,2,6,110,13,115,10,8,7,103,10,104,7,7,19,
+    109,10,96,10,118,10,70,20,268,10,70,10,719,20,881,3,239,10,6,10,22,10,300,10,128,11,165,10,6,10,182,10,86,10,134,10,6,10,
+    1046,1,3,6,6,10,198,51,2,5,726,60,78,22,630,30,1385,1,777,1,25,9,14,3,343,4,138,10,30,8,1,15,32,10,39,15,29536,10,188,10,
+    320,6,154,10,38,10,198,10,22,10,86,10,406,10,21270,10,493,45,12,57,17,2,341,27,36,4,29,1,8,1,134,5,202,10,942,8,25,7,39,9,
+    75,5,22,6,160,2,2,16,2,46,64,9,52,2,30,3,75,5,104,8,24,8,41,7,330,6,48,10,6,10,278,31,158,10,42,4,112,7,134,30,128,10,60,10,
+    144,10,7,20,251,10,342,10,118,10,374,10,102,10,6,20,76,12,420,19,93,10,662,10,86,29,227,10,70,10,54,10,358,10,102,21,1067,
+    112,5,11,208,311,15017,10,2342,10,86,10,134,10,1,7,526,10,262,23,349,3,23801,10,1478,20,12,20,108,25,1109,50,2368,10,422,10,
+    502,10,247,10,716,9,128,10,791,59,1,3,1,4,76,45,1,15,962,13,2787,10,
+};
+static const uint16_t PUNCTUATIONS[] = {
+    33,3,1,6,1,4,10,2,3,2,26,3,1,1,27,1,1,1,35,1,5,1,3,1,10,2,3,1,3,1,702,1,8,1,466,6,41,2,51,1,1,1,2,1,2,1,44,2,20,2,1,2,13,1,
+    1,3,74,4,102,1,43,14,233,3,54,15,31,1,261,2,10,1,140,1,120,1,121,1,390,1,12,1,367,1,90,1,10,2,168,15,1,1,37,4,71,1,74,5,4,2,
+    111,6,171,1,612,9,151,1,621,1,44,2,78,3,71,2,157,3,1,3,37,11,313,2,216,2,128,7,1,6,160,2,10,7,28,3,124,4,59,5,62,2,64,8,11,
+    1,828,24,8,20,1,13,1,12,30,2,14,2,633,4,29,2,1085,14,79,2,31,10,403,22,63,4,32,2,763,4,1,2,112,1,143,47,1,32,2,12,2,4,413,3,
+    4,10,2,12,16,1,12,1,98,1,90,1,29698,2,269,3,99,1,10,1,115,6,380,4,86,2,40,3,1,1,49,2,47,1,97,13,16,2,124,4,126,2,16,2,249,1,
+    20818,2,208,10,22,35,1,14,1,1,4,1,1,2,149,3,1,6,1,4,10,2,3,2,26,3,1,1,27,1,1,1,1,7,410,3,668,1,48,1,414,1,743,1,199,1,31,1,
+    272,9,38,1,112,7,66,7,89,4,465,1,318,1,34,1,132,5,44,4,189,7,109,2,1,4,126,4,48,2,79,4,4,1,13,1,1,3,88,6,107,1,298,2,1,2,
+    114,5,10,2,1,1,104,1,250,23,105,3,28,13,76,1,130,3,252,1,264,3,155,1,92,8,83,3,1,5,93,10,215,1,95,5,42,2,645,2,74,13,175,1,
+    1136,5,2940,2,14971,2,133,1,65,5,8,1,552,3,295,4,327,1,19644,1,7655,5,2931,1,862,2,
+};
+static const uint16_t SPACES[] = {
+    9,5,18,1,100,1,26,1,5599,1,2431,11,29,2,5,1,47,1,4000,1,
+};
+static const uint16_t DEEPSEEK_CASED[] = {
+    65,26,6,26,58,1,10,23,1,31,1,195,1,4,4,208,1,27,192,4,2,2,3,3,1,1,6,1,1,3,1,1,1,20,1,83,1,139,8,166,1,38,2889,38,730,86,2,6,
+    2194,43,2,3,64,44,63,13,1,34,101,278,2,6,2,38,2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,1,1,3,3,1,7,3,4,2,6,4,13,5,3,1,7,261,1,4,1,
+    2,10,1,1,3,5,6,1,1,1,1,1,1,4,1,6,4,1,2,4,5,5,4,1,52,2,2683,124,2,103,6,4,3,2,31052,46,18,28,134,78,1,23,3,4,993,80,20288,7,
+    12,5,1033,26,6,26,1189,80,96,36,4,36,1924,51,13,51,2989,64,53280,68,
+};
+static const uint16_t DEEPSEEK_MARKS[] = {
+    33,15,10,69,8089,8,4064,3,52990,15,10,69,
+};
+static const uint16_t DEEPSEEK_HAN[] = {
+    2048,38822,3162,11264,
+};
+
+enum { LETTER = 1, NUMBER = 2, PUNCTUATION = 4, SPACE = 8, CASED = 16, MARK = 32, HAN = 64 };
+enum { KIND = LETTER | NUMBER | SPACE, CLASSES = 0x40000 }; /* no character beyond CLASSES is in a table */
+
+static void mark_characters(uint8_t *classes, const uint16_t *table, size_t size, uint8_t class) {
+    uint32_t point = 0;
+    for (size_t i = 0; i + 1 < size / sizeof *table; i += 2) {
+        point += table[i];
+        for (uint32_t end = point + table[i + 1]; point < end && point < CLASSES; point++) classes[point] |= class;
+    }
+}
+
+/* The classes of every character below CLASSES, as one byte of flags each; NULL: out of memory. */
+static uint8_t *character_classes(void) {
+    uint8_t *classes = calloc(CLASSES, 1);
+    if (!classes) return NULL;
+    mark_characters(classes, LETTERS, sizeof LETTERS, LETTER);
+    mark_characters(classes, NUMBERS, sizeof NUMBERS, NUMBER);
+    mark_characters(classes, PUNCTUATIONS, sizeof PUNCTUATIONS, PUNCTUATION);
+    mark_characters(classes, SPACES, sizeof SPACES, SPACE);
+    mark_characters(classes, DEEPSEEK_CASED, sizeof DEEPSEEK_CASED, CASED);
+    mark_characters(classes, DEEPSEEK_MARKS, sizeof DEEPSEEK_MARKS, MARK);
+    mark_characters(classes, DEEPSEEK_HAN, sizeof DEEPSEEK_HAN, HAN);
+    return classes;
+}
+
+/* ---- pre-tokenizers ---- */
+
+/* A pre-tokenizer cuts a text by one rule after another: each cuts what the rules before it left in one piece, into its
+ * own matches and what lies between them. */
+typedef struct {
+    enum { NO_RULE, RUN, LAST_SPACES, GPT2_WORDS, LLAMA3_WORDS } how;
+    uint8_t classes;                  /* RUN: characters of these classes, */
+    const char *also;                 /*      or these ASCII characters, */
+    uint8_t after_space;              /*      with one space in front of them where there is one, */
+    int64_t least, most;              /*      so many. LLAMA3_WORDS: at most so many digits. */
+} cut_rule;
+
+#define ANY INT64_MAX
+typedef struct {
+    const char *names;                /* that files use for it */
+    int whole_words;                  /* a word that is a token is not merged from its bytes */
+    cut_rule rules[7];
+} pre_tokenizer;
+
+static const pre_tokenizer PRE_TOKENIZERS[] = {
+    {"gpt-2 default mpt gpt-neox olmo phi-2 jais trillion granite-docling gigachat a.x-4.0 mellum modern-bert exaone4 jina-es "
+     "jina-de jina-v2-es jina-v2-de jina-v1-en jina-v2-code roberta-bpe", 0,
+        {{.how = GPT2_WORDS}}},
+    {"starcoder refact command-r smollm codeshell exaone minerva-7b mellum2", 0,
+        {{RUN, NUMBER, "", 0, 1, 1}, {.how = GPT2_WORDS}}},
+    {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano", 1,
+        {{.how = LLAMA3_WORDS, .most = 3}}},
+    {"dbrx smaug-bpe glm4 chatglm-bpe", 0,
+        {{.how = LLAMA3_WORDS, .most = 3}}},
+    {"qwen2 deepseek-r1-qwen stablelm2 megrez hunyuan solar-open grok-2 kormo f2llmv2", 0,
+        {{.how = LLAMA3_WORDS, .most = 1}}},
+    {"falcon", 0,
+        {{RUN, PUNCTUATION, "$+<=>^~|`", 0, 1, ANY}, {.how = GPT2_WORDS}, {RUN, 0, "0123456789", 0, 3, 3}}},
+    {"deepseek-coder", 0,
+        {{RUN, 0, "\r\n", 0, 1, 1}, {RUN, LETTER, "", 1, 1, ANY}, {RUN, PUNCTUATION, "", 1, 1, ANY},
+         {RUN, HAN, "", 0, 1, ANY}, {RUN, NUMBER, "", 0, 1, 1}}},
+    {"deepseek-llm", 0,
+        {{RUN, 0, "\r\n", 0, 1, 1}, {RUN, CASED, "", 1, 1, ANY}, {RUN, MARK, "", 1, 1, ANY},
+         {.how = LAST_SPACES}, {RUN, HAN, "", 0, 1, ANY}, {RUN, NUMBER, "", 0, 1, ANY}}},
+};
+
+static int same_text(text_view a, const char *b, size_t size) { return a.size == size && !memcmp(a.at, b, size); }
+
+/* The pre-tokenizer of that name (GPT-2's where a file names none), or NULL. */
+static const pre_tokenizer *find_pre_tokenizer(text_view name) {
+    if (name.size == 0) return PRE_TOKENIZERS;
+    for (size_t i = 0; i < sizeof PRE_TOKENIZERS / sizeof *PRE_TOKENIZERS; i++) {
+        for (const char *at = PRE_TOKENIZERS[i].names; *at;) {
+            size_t size = strcspn(at, " ");
+            if (same_text(name, at, size)) return &PRE_TOKENIZERS[i];
+            at += size + (at[size] == ' ');
+        }
+    }
+    return NULL;
+}
+
+/* ---- opening ---- */
+
+typedef struct { int32_t left, right, joined; uint32_t rank; } merge_entry;
+typedef struct { const char *at; uint64_t size; int32_t token; } literal; /* a token recognised by its name */
+
+typedef struct {
+    int32_t n_tokens, unk;
+    const pre_tokenizer *pre;         /* NULL: SentencePiece */
+    int add_space_prefix;
+    char *bytes;                      /* of all pieces */
+    text_view *pieces;
+    uint8_t *attributes;              /* TF_NORMAL ... TF_BYTE */
+    float *scores;                    /* SentencePiece only */
+    uint64_t longest;                 /* bytes in the longest piece of a normal token */
+    int32_t *tokens;                  /* hash table: the piece of a normal token -> that token */
+    uint64_t tokens_mask;
+    merge_entry *merges;              /* hash table: two tokens -> the token they make and its rank */
+    uint64_t merges_mask;
+    int32_t byte_tokens[256];         /* -1 where a byte has no token */
+    literal *literals;                /* control and user-defined tokens, sorted by their texts */
+    uint32_t n_literals;
+    uint8_t *classes;                 /* of characters; byte-level only */
+    char message[120];
+} tokenizer;
+
+/* Both tables are probed one slot after another from a slot given by the hash; at most 3/4 of the slots are taken. */
+static uint64_t slots_for(uint64_t entries) {
+    uint64_t slots = 16;
+    while (slots / 4 * 3 < entries) slots *= 2;
+    return slots;
+}
+
+static uint64_t scramble(uint64_t hash) {
+    hash = (hash ^ hash >> 32) * 0x9E3779B97F4A7C15u;
+    return hash ^ hash >> 29;
+}
+
+/* The slot of a piece: the one that holds its token, or the free one where it would go. */
+static int32_t *piece_slot(const tokenizer *t, const char *at, uint64_t size) {
+    uint64_t hash = 0xCBF29CE484222325u;
+    for (uint64_t i = 0; i < size; i++) hash = (hash ^ (unsigned char)at[i]) * 0x100000001B3u;
+    for (uint64_t slot = scramble(hash);; slot++) {
+        int32_t *found = &t->tokens[slot & t->tokens_mask];
+        if (*found < 0 || same_text(t->pieces[*found], at, size)) return found;
+    }
+}
+
+static int32_t find_piece(const tokenizer *t, const char *at, uint64_t size) {
+    return size == 0 || size > t->longest ? -1 : *piece_slot(t, at, size);
+}
+
+static merge_entry *merge_slot(const tokenizer *t, int32_t left, int32_t right) {
+    for (uint64_t slot = scramble((uint64_t)(uint32_t)left << 32 | (uint32_t)right);; slot++) {
+        merge_entry *found = &t->merges[slot & t->merges_mask];
+        if (found->left < 0 || (found->left == left && found->right == right)) return found;
+    }
+}
+
+/* Byte-level vocabularies write a byte as a visible character: itself where it is one, else the next from U+0100 on. */
+static int spelled_byte(uint32_t point) {
+    if (point < 0x100) return (point > 0x20 && point < 0x7F) || (point > 0xA0 && point != 0xAD) ? (int)point : -1;
+    if (point < 0x121) return (int)point - 0x100;          /* 0x00 to 0x20 */
+    if (point < 0x143) return (int)point - 0x121 + 0x7F;   /* 0x7F to 0xA0 */
+    return point == 0x143 ? 0xAD : -1;
+}
+
+/* Write the bytes that a normal token's text stands for; never more than the text has. */
+static uint64_t unspell(const tokenizer *t, text_view text, char *out) {
+    uint64_t written = 0;
+    for (uint64_t i = 0; i < text.size;) {
+        uint32_t point;
+        int size = utf8_read(text.at + i, (int64_t)(text.size - i), &point), byte = -1;
+        if (t->pre) byte = spelled_byte(point);
+        else if (point == 0x2581) byte = ' ';
+        if (size == 0) size = 1;
+        if (byte >= 0) out[written++] = (char)byte;
+        else memcpy(out + written, text.at + i, (size_t)size), written += (uint64_t)size;
+        i += (uint64_t)size;
+    }
+    return written;
+}
+
+/* The byte that a text like "<0x41>" names, or -1. */
+static int named_byte(text_view text) {
+    static const char *digits = "0123456789ABCDEF0123456789abcdef";
+    if (text.size != 6 || memcmp(text.at, "<0x", 3) || text.at[5] != '>') return -1;
+    const char *high = memchr(digits, text.at[3], 32), *low = memchr(digits, text.at[4], 32);
+    return high && low ? (int)((high - digits) % 16 * 16 + (low - digits) % 16) : -1;
+}
+
+/* Read one token: its attribute, its piece (written at *at) and, of tokens with the same piece the first, where to find it. */
+static const char *read_token(tokenizer *t, const vocabulary_source *v, int32_t i, char **at) {
+    text_view text = v->tokens[i];
+    int32_t type = v->types ? v->types[i] : TF_NORMAL, byte = named_byte(text);
+    if (type < TF_NORMAL || type > TF_BYTE) return "tokenizer.ggml.token_type has an entry that is no token type";
+    if (type == TF_BYTE && byte < 0) return "tokenizer.ggml.tokens has a byte that is not written like <0x41>";
+    /* Tokens that begin and end texts are control tokens even where a careless file has them as normal ones. One byte
+     * is left alone: small vocabularies that have no such token may say 0 and mean nothing by it. */
+    if ((i == v->bos || i == v->eos || i == v->eot) && text.size > 1) type = TF_CONTROL;
+    text_view piece = {*at, text.size};
+    if (type == TF_NORMAL) piece.size = unspell(t, text, *at);
+    else if (type == TF_BYTE) **at = (char)byte, piece.size = 1;
+    else if (text.size) memcpy(*at, text.at, text.size);
+    *at += piece.size;
+    t->pieces[i] = piece;
+    t->attributes[i] = (uint8_t)type;
+    if ((type != TF_NORMAL && type != TF_BYTE) || piece.size == 0) return NULL;
+    if (piece.size == 1) {            /* a normal token stands for a byte rather than a byte token */
+        int32_t *token = &t->byte_tokens[(unsigned char)*piece.at];
+        if (*token < 0 || t->attributes[*token] > type) *token = i;
+    }
+    if (type == TF_BYTE) return NULL;
+    int32_t *slot = piece_slot(t, piece.at, piece.size);
+    if (*slot < 0) *slot = i;
+    if (piece.size > t->longest) t->longest = piece.size;
+    return NULL;
+}
+
+/* Of merges of the same two tokens the first counts. Those that name something which is no normal token do nothing. */
+static const char *read_merges(tokenizer *t, const vocabulary_source *v) {
+    t->classes = character_classes();
+    t->merges_mask = slots_for(v->n_merges) - 1;
+    t->merges = malloc((t->merges_mask + 1) * sizeof *t->merges);
+    if (!t->classes || !t->merges) return "out of memory";
+    memset(t->merges, 0xFF, (t->merges_mask + 1) * sizeof *t->merges); /* free: -1 */
+    uint64_t longest = 0;
+    for (uint32_t i = 0; i < v->n_merges; i++)
+        if (v->merges[i].size > longest) longest = v->merges[i].size;
+    char *pair = malloc(longest + 1);
+    if (!pair) return "out of memory";
+    for (uint32_t i = 0; i < v->n_merges; i++) {
+        text_view text = v->merges[i];
+        const char *space = text.size > 2 ? memchr(text.at + 1, ' ', text.size - 2) : NULL;
+        if (!space) return free(pair), "tokenizer.ggml.merges has an entry that is not two tokens with a space between";
+        text_view left = {text.at, (uint64_t)(space - text.at)}, right = {space + 1, text.size - left.size - 1};
+        left.size = unspell(t, left, pair);
+        right.size = unspell(t, right, pair + left.size);
+        merge_entry entry = {find_piece(t, pair, left.size), find_piece(t, pair + left.size, right.size),
+                             find_piece(t, pair, left.size + right.size), i};
+        if (entry.left < 0 || entry.right < 0 || entry.joined < 0) continue;
+        merge_entry *slot = merge_slot(t, entry.left, entry.right);
+        if (slot->left < 0) *slot = entry;
+    }
+    free(pair);
+    return NULL;
+}
+
+static int compare_literals(const void *left, const void *right) {
+    const literal *a = left, *b = right;
+    int order = memcmp(a->at, b->at, (size_t)(a->size < b->size ? a->size : b->size));
+    if (order == 0 && a->size != b->size) order = a->size < b->size ? -1 : 1;
+    return order ? order : (a->token > b->token) - (a->token < b->token);
+}
+
+static int is_literal(const tokenizer *t, int32_t token) {
+    return (t->attributes[token] == TF_CONTROL || t->attributes[token] == TF_USER_DEFINED) && t->pieces[token].size > 0;
+}
+
+static const char *index_literals(tokenizer *t) {
+    for (int32_t i = 0; i < t->n_tokens; i++) t->n_literals += (uint32_t)is_literal(t, i);
+    t->literals = malloc((t->n_literals + (size_t)1) * sizeof *t->literals);
+    if (!t->literals) return "out of memory";
+    literal *next = t->literals;
+    for (int32_t i = 0; i < t->n_tokens; i++)
+        if (is_literal(t, i)) *next++ = (literal){t->pieces[i].at, t->pieces[i].size, i};
+    qsort(t->literals, t->n_literals, sizeof *t->literals, compare_literals);
+    return NULL;
+}
+
+static const char *choose_family(tokenizer *t, const vocabulary_source *v) {
+    if (same_text(v->model, "llama", 5)) return NULL;
+    if (!same_text(v->model, "gpt2", 4)) return "tokenizer.ggml.model is neither llama nor gpt2";
+    t->pre = find_pre_tokenizer(v->pre);
+    if (t->pre) return NULL;
+    char name[41] = "";
+    for (int i = 0; i < 40 && (uint64_t)i < v->pre.size; i++)
+        name[i] = v->pre.at[i] < 0x20 || v->pre.at[i] > 0x7E ? '?' : v->pre.at[i];
+    snprintf(t->message, sizeof t->message, "tokenizer.ggml.pre names a pre-tokenizer that is not known: %s", name);
+    return t->message;
+}
+
+/* All of open, but that what has been allocated stays when it fails. */
+static const char *tokenizer_build(tokenizer *t, const vocabulary_source *v) {
+    if (v->n_tokens == 0 || v->n_tokens > INT32_MAX) return "tokenizer.ggml.tokens has no tokens, or too many";
+    const char *problem = choose_family(t, v);
+    if (problem) return problem;
+    int32_t n = t->n_tokens = (int32_t)v->n_tokens;
+    if (v->bos < -1 || v->bos >= n || v->eos < -1 || v->eos >= n || v->eot < -1 || v->eot >= n || v->unk < -1 || v->unk >= n)
+        return "a tokenizer.ggml.*_token_id is outside tokenizer.ggml.tokens";
+    uint64_t total = 1;
+    for (int32_t i = 0; i < n; i++) total += v->tokens[i].size;
+    t->bytes = malloc(total);
+    t->pieces = calloc(v->n_tokens, sizeof *t->pieces);
+    t->attributes = malloc(v->n_tokens);
+    t->tokens_mask = slots_for(v->n_tokens) - 1;
+    t->tokens = malloc((t->tokens_mask + 1) * sizeof *t->tokens);
+    if (!t->bytes || !t->pieces || !t->attributes || !t->tokens) return "out of memory";
+    memset(t->tokens, 0xFF, (t->tokens_mask + 1) * sizeof *t->tokens); /* free: -1 */
+    memset(t->byte_tokens, 0xFF, sizeof t->byte_tokens);
+    char *at = t->bytes;
+    for (int32_t i = 0; i < n; i++)
+        if ((problem = read_token(t, v, i, &at))) return problem;
+    t->unk = v->unk >= 0 && t->attributes[v->unk] != TF_CONTROL ? v->unk : -1;
+    if ((problem = index_literals(t))) return problem;
+    if (t->pre) return read_merges(t, v);
+    t->add_space_prefix = v->add_space_prefix;
+    if (!(t->scores = calloc(v->n_tokens, sizeof *t->scores))) return "out of memory";
+    for (int32_t i = 0; v->scores && i < n; i++) /* what is not a number would have no place in the order */
+        t->scores[i] = isnan(v->scores[i]) ? -INFINITY : v->scores[i];
+    return NULL;
+}
+
+static void tokenizer_close(tokenizer *t) {
+    free(t->bytes), free(t->pieces), free(t->attributes), free(t->scores), free(t->tokens);
+    free(t->merges), free(t->literals), free(t->classes);
+}
+
+/* Returns NULL, or what is wrong with the file: a text that lives as long as *t does, which then needs no closing.
+ * Nothing in `v` is kept. */
+static const char *tokenizer_open(tokenizer *t, const vocabulary_source *v) {
+    *t = (tokenizer){0};
+    const char *problem = tokenizer_build(t, v);
+    if (problem) tokenizer_close(t);
+    return problem;
+}
+
+/* ---- encoding ---- */
+
+typedef struct { int32_t start, size, previous, next, token; } symbol; /* a stretch of text; token -1: none yet */
+typedef struct { double priority; int32_t left, size, token; } bigram; /* `left` and what follows it would make `token` */
+
+typedef struct {                      /* one call of encode */
+    const tokenizer *t;
+    const char *text;                 /* what the offsets below are into */
+    int32_t *starts;                  /* byte-level: where each character starts, and the end of the last one */
+    uint8_t *classes;                 /* byte-level: the classes of each character */
+    symbol *symbols;
+    bigram *heap;
+    int64_t symbols_room, heap_room, n_heap;
+    int32_t *out;
+    int64_t room, count;
+    int failed;                       /* out of memory */
+} encoder;
+
+/* An array of at least `need` items, with what `array` held; NULL: out of memory, and `array` is as it was. */
+static void *reserve(void *array, int64_t *room, int64_t need, size_t item) {
+    if (need <= *room) return array;
+    int64_t grown = need + need / 2 + 32;
+    void *moved = realloc(array, (size_t)grown * item);
+    if (moved) *room = grown;
+    return moved;
+}
+
+static void emit(encoder *e, int32_t token) {
+    if (e->count < e->room) e->out[e->count] = token;
+    e->count++;
+}
+
+/* What comes first: the higher priority, then what stands further left. */
+static int goes_before(const bigram *a, const bigram *b) {
+    return a->priority > b->priority || (a->priority == b->priority && a->left < b->left);
+}
+
+static void heap_push(encoder *e, bigram added) {
+    bigram *heap = reserve(e->heap, &e->heap_room, e->n_heap + 1, sizeof *heap);
+    if (!heap) { e->failed = 1; return; }
+    e->heap = heap;
+    int64_t hole = e->n_heap++;
+    for (; hole > 0 && goes_before(&added, &heap[(hole - 1) / 2]); hole = (hole - 1) / 2) heap[hole] = heap[(hole - 1) / 2];
+    heap[hole] = added;
+}
+
+static bigram heap_pop(encoder *e) {
+    bigram *heap = e->heap, first = heap[0], last = heap[--e->n_heap];
+    int64_t hole = 0;
+    for (int64_t child; (child = 2 * hole + 1) < e->n_heap; hole = child) {
+        if (child + 1 < e->n_heap && goes_before(&heap[child + 1], &heap[child])) child++;
+        if (!goes_before(&heap[child], &last)) break;
+        heap[hole] = heap[child];
+    }
+    heap[hole] = last;
+    return first;
+}
+
+/* Queue the pair of two neighbours, where they make a token. */
+static void propose(encoder *e, int32_t left, int32_t right) {
+    if (left < 0 || right < 0) return;
+    const symbol *a = &e->symbols[left], *b = &e->symbols[right];
+    bigram pair = {0, left, a->size + b->size, -1};
+    if (e->t->pre) {
+        if (a->token < 0 || b->token < 0) return;
+        const merge_entry *merge = merge_slot(e->t, a->token, b->token);
+        if (merge->left >= 0) pair.token = merge->joined, pair.priority = -(double)merge->rank;
+    } else {
+        pair.token = find_piece(e->t, e->text + a->start, (uint64_t)pair.size);
+        if (pair.token >= 0) pair.priority = e->t->scores[pair.token];
+    }
+    if (pair.token >= 0) heap_push(e, pair);
+}
+
+/* Merge the first `n` symbols until no two neighbours make a token, then put out what is left. */
+static void merge_symbols(encoder *e, int32_t n) {
+    symbol *symbols = e->symbols;
+    e->n_heap = 0;
+    for (int32_t i = 0; i < n; i++) {
+        symbols[i].previous = i - 1;
+        symbols[i].next = i + 1 < n ? i + 1 : -1;
+    }
+    for (int32_t i = 0; i + 1 < n; i++) propose(e, i, i + 1);
+    while (e->n_heap > 0 && !e->failed) {
+        bigram pair = heap_pop(e);
+        symbol *left = &symbols[pair.left];
+        /* A pair is stale once either side was merged: then one is gone (size 0) or together they are longer. */
+        if (left->size == 0 || left->next < 0 || left->size + symbols[left->next].size != pair.size) continue;
+        symbol *right = &symbols[left->next];
+        left->size = pair.size, left->token = pair.token, left->next = right->next;
+        right->size = 0;
+        if (left->next >= 0) symbols[left->next].previous = pair.left;
+        propose(e, left->previous, pair.left);
+        propose(e, pair.left, left->next);
+    }
+    for (int32_t i = 0; i >= 0 && !e->failed; i = symbols[i].next) {
+        if (symbols[i].token >= 0) { emit(e, symbols[i].token); continue; }
+        for (int32_t j = 0; j < symbols[i].size; j++) { /* no token: byte by byte; a byte without one is unknown */
+            int32_t token = e->t->byte_tokens[(unsigned char)e->text[symbols[i].start + j]];
+            if (token < 0) token = e->t->unk;
+            if (token >= 0) emit(e, token);
+        }
+    }
+}
+
+static int make_room_for_symbols(encoder *e, int64_t n) {
+    symbol *symbols = reserve(e->symbols, &e->symbols_room, n, sizeof *symbols);
+    if (symbols) e->symbols = symbols;
+    else e->failed = 1;
+    return symbols != NULL;
+}
+
+/* SentencePiece: a stretch of text without literals. Its space U+2581 is a plain space here, in pieces and in texts. */
+static void encode_sentence(encoder *e, const char *text, int64_t size) {
+    char *spaced = malloc((size_t)size + 1);
+    if (!spaced || !make_room_for_symbols(e, size + 1)) { free(spaced), e->failed = 1; return; }
+    int32_t length = 0, n = 0;
+    if (e->t->add_space_prefix) spaced[length++] = ' ', e->symbols[n++] = (symbol){0, 1, 0, 0, find_piece(e->t, " ", 1)};
+    for (int64_t i = 0; i < size;) {
+        uint32_t point;
+        int bytes = utf8_read(text + i, size - i, &point), written = 1;
+        if (bytes == 0) bytes = 1;
+        if (point == 0x2581) spaced[length] = ' ';
+        else memcpy(spaced + length, text + i, (size_t)bytes), written = bytes;
+        e->symbols[n++] = (symbol){length, written, 0, 0, find_piece(e->t, spaced + length, (uint64_t)written)};
+        length += written;
+        i += bytes;
+    }
+    e->text = spaced;
+    merge_symbols(e, n);
+    free(spaced);
+}
+
+/* Byte-level: the word of the characters `from` to `to`. */
+static void encode_word(encoder *e, int64_t from, int64_t to) {
+    int32_t start = e->starts[from], size = e->starts[to] - start;
+    int32_t whole = e->t->pre->whole_words ? find_piece(e->t, e->text + start, (uint64_t)size) : -1;
+    if (whole >= 0) { emit(e, whole); return; }
+    if (e->failed || !make_room_for_symbols(e, size)) return;
+    for (int32_t i = 0; i < size; i++)
+        e->symbols[i] = (symbol){start + i, 1, 0, 0, e->t->byte_tokens[(unsigned char)e->text[start + i]]};
+    merge_symbols(e, size);
+}
+
+/* The first byte of a character: the character itself where it is ASCII. */
+static int ascii(const encoder *e, int64_t i) { return (unsigned char)e->text[e->starts[i]]; }
+static int is_newline(const encoder *e, int64_t i) { return ascii(e, i) == '\r' || ascii(e, i) == '\n'; }
+
+/* The end of the characters from `i` on that are all of one kind: LETTER, NUMBER, SPACE or (0) none of these. */
+static int64_t end_of(const encoder *e, int64_t i, int64_t to, int kind) {
+    while (i < to && (e->classes[i] & KIND) == kind) i++;
+    return i;
+}
+
+/* 's|'t|'re|'ve|'m|'ll|'d: how many characters of one stand here. */
+static int contraction(const encoder *e, int64_t i, int64_t to, int any_case) {
+    if (ascii(e, i) != '\'' || i + 1 >= to) return 0;
+    int fold = any_case ? 0x20 : 0, first = ascii(e, i + 1) | fold, second = i + 2 < to ? ascii(e, i + 2) | fold : 0;
+    if (first == 's' || first == 't' || first == 'm' || first == 'd') return 2;
+    return (second == 'e' && (first == 'r' || first == 'v')) || (second == 'l' && first == 'l') ? 3 : 0;
+}
+
+/* \s+(?!\S)|\s+: white space; its last character is left to the word that follows. */
+static int64_t spaces(const encoder *e, int64_t i, int64_t to) {
+    int64_t end = end_of(e, i, to, SPACE);
+    return end < to && end > i + 1 ? end - 1 : end;
+}
+
+/* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
+static int64_t gpt2_word(const encoder *e, int64_t i, int64_t to) {
+    int shortened = contraction(e, i, to, 0);
+    if (shortened) return i + shortened;
+    int64_t start = i + (ascii(e, i) == ' ' && i + 1 < to);
+    int kind = e->classes[start] & KIND;
+    return kind == SPACE ? spaces(e, i, to) : end_of(e, start, to, kind);
+}
+
+/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
+static int64_t llama3_word(const encoder *e, int64_t i, int64_t to, int64_t digits) {
+    int shortened = contraction(e, i, to, 1), kind = e->classes[i] & KIND;
+    if (shortened) return i + shortened;
+    if (kind == LETTER) return end_of(e, i, to, LETTER);
+    if (kind == NUMBER) return end_of(e, i, to - i < digits ? to : i + digits, NUMBER);
+    if (!is_newline(e, i) && i + 1 < to && e->classes[i + 1] & LETTER) return end_of(e, i + 1, to, LETTER);
+    int64_t start = i + (ascii(e, i) == ' ' && i + 1 < to), end = end_of(e, start, to, 0);
+    if (end > start) {
+        while (end < to && is_newline(e, end)) end++;
+        return end;
+    }
+    for (end = end_of(e, i, to, SPACE); end > i; end--)
+        if (is_newline(e, end - 1)) return end;
+    return spaces(e, i, to);
+}
+
+static int in_run(const encoder *e, const cut_rule *rule, int64_t i) {
+    return e->classes[i] & rule->classes || (*rule->also && ascii(e, i) && strchr(rule->also, ascii(e, i)));
+}
+
+static int64_t run(const encoder *e, const cut_rule *rule, int64_t i, int64_t to) {
+    int64_t start = i + (rule->after_space && e->classes[i] & SPACE && i + 1 < to && in_run(e, rule, i + 1)), end = start;
+    while (end < to && end - start < rule->most && in_run(e, rule, end)) end++;
+    return end - start < rule->least ? i : end;
+}
+
+/* The end of the match of a rule that starts at `i`; `i` where none does. */
+static int64_t match(const encoder *e, const cut_rule *rule, int64_t i, int64_t to) {
+    switch (rule->how) {
+        case GPT2_WORDS: return gpt2_word(e, i, to);
+        case LLAMA3_WORDS: return llama3_word(e, i, to, rule->most);
+        default: return run(e, rule, i, to);
+    }
+}
+
+/* Cut the characters `from` to `to` by a rule and those after it, and encode the words. */
+static void cut(encoder *e, const cut_rule *rule, int64_t from, int64_t to) {
+    if (from >= to) return;
+    if (rule->how == NO_RULE) { encode_word(e, from, to); return; }
+    if (rule->how == LAST_SPACES) { /* \s+$ */
+        int64_t end = to;
+        while (end > from && e->classes[end - 1] & SPACE) end--;
+        cut(e, rule + 1, from, end);
+        cut(e, rule + 1, end, to);
+        return;
+    }
+    int64_t gap = from;
+    for (int64_t i = from, end; i < to; i = end) {
+        end = match(e, rule, i, to);
+        if (end == i) { end++; continue; }
+        cut(e, rule + 1, gap, i);
+        cut(e, rule + 1, i, end);
+        gap = end;
+    }
+    cut(e, rule + 1, gap, to);
+}
+
+/* Byte-level: a stretch of text without literals. */
+static void encode_words(encoder *e, const char *text, int64_t size) {
+    e->text = text;
+    e->starts = malloc(((size_t)size + 1) * sizeof *e->starts);
+    e->classes = malloc((size_t)size);
+    int64_t n = 0;
+    for (int64_t i = 0; i < size && e->starts && e->classes; n++) {
+        uint32_t point;
+        int bytes = utf8_read(text + i, size - i, &point);
+        e->starts[n] = (int32_t)i;
+        e->classes[n] = point < CLASSES ? e->t->classes[point] : 0;
+        i += bytes ? bytes : 1;
+    }
+    if (n > 0) {
+        e->starts[n] = (int32_t)size;
+        cut(e, e->t->pre->rules, 0, n);
+    } else {
+        e->failed = 1;
+    }
+    free(e->starts), free(e->classes);
+}
+
+static void encode_plain(encoder *e, const char *text, int64_t size) {
+    if (size == 0 || e->failed) return;
+    if (e->t->pre) encode_words(e, text, size);
+    else encode_sentence(e, text, size);
+}
+
+/* The first literal from `low` on whose byte at `depth` is not below `byte`. */
+static uint32_t first_literal(const tokenizer *t, uint32_t low, uint32_t high, uint64_t depth, int byte) {
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if ((unsigned char)t->literals[middle].at[depth] < byte) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+/* The longest literal that the text begins with, or -1. User-defined tokens are part of any text, as in llama.cpp. */
+static int32_t literal_at(const tokenizer *t, const char *text, int64_t size, int special) {
+    uint32_t low = 0, high = t->n_literals; /* those that agree with the text so far, the shortest first */
+    int32_t found = -1;
+    for (int64_t depth = 0; depth < size && low < high; depth++) {
+        low = first_literal(t, low, high, (uint64_t)depth, (unsigned char)text[depth]);
+        high = first_literal(t, low, high, (uint64_t)depth, (unsigned char)text[depth] + 1);
+        for (int taken = 0; low < high && t->literals[low].size == (uint64_t)depth + 1; low++) {
+            int32_t token = t->literals[low].token;
+            if (!taken && (special || t->attributes[token] == TF_USER_DEFINED)) found = token, taken = 1;
+        }
+    }
+    return found;
+}
+
+/* Tokens of a text; see tf_tokenize. */
+static int64_t tokenizer_encode(const tokenizer *t, const char *text, int64_t size, int special, int32_t *out, int64_t room) {
+    if (size < 0 || size > INT32_MAX - 64) return -1;
+    encoder e = {.t = t, .out = out, .room = room};
+    int64_t from = 0;
+    for (int64_t i = 0; i < size && !e.failed;) {
+        int32_t token = literal_at(t, text + i, size - i, special);
+        if (token < 0) { i++; continue; }
+        encode_plain(&e, text + from, i - from);
+        emit(&e, token);
+        from = i += (int64_t)t->pieces[token].size;
+    }
+    encode_plain(&e, text + from, size - from);
+    free(e.symbols), free(e.heap);
+    return e.failed ? -1 : e.count;
+}
+
+/* ---- decoding ---- */
+
+/* Bytes of tokens; see tf_detokenize. */
+static int64_t tokenizer_decode(const tokenizer *t, const int32_t *ids, int64_t n, int special, int skip_space, char *out,
+                                int64_t room) {
+    int64_t count = 0;
+    int skip = skip_space && t->add_space_prefix;
+    for (int64_t i = 0; i < n; i++) {
+        if (ids[i] < 0 || ids[i] >= t->n_tokens) return -1;
+        int attribute = t->attributes[ids[i]], plain = attribute == TF_NORMAL || attribute == TF_BYTE;
+        text_view piece = t->pieces[ids[i]];
+        if ((!plain && attribute != TF_USER_DEFINED && !special) || piece.size == 0) continue;
+        if (skip && plain && *piece.at == ' ') piece.at++, piece.size--;
+        skip = 0;
+        int64_t fits = room - count < (int64_t)piece.size ? room - count : (int64_t)piece.size;
+        if (fits > 0) memcpy(out + count, piece.at, (size_t)fits);
+        count += (int64_t)piece.size;
+    }
+    return count;
+}
+
+/* ==== kernels =============================================================================================
+ * One idea: sixteen rows of a matrix are a panel, one row a lane. A panel holds its columns one after another, so a
+ * column is one vector of weights that is multiplied by one activation and added to sixteen sums at once. There is no
+ * sum across lanes, and each (row, token) is summed in the order of the columns whatever the batch: a token gives the
+ * same bits alone, in a batch of 512, and on any number of threads.
+ *
+ * Quantised panels go in groups of 32 columns: what scales the codes, then the codes in 32-bit words, each for sixteen lanes:
+ *   8 bits   word c/4,      byte c%4
+ *   4 bits   word c%16/4,   byte c%4, the low nibble for c < 16, the high one for the others
+ *   5th bit  word 4,        bit c;          5th and 6th: word 4 + c/16, bits 2(c%16) and the next
+ * Q8_0 and Q4_0 have an f16 scale in each group. The K types have an f16 d (and dmin) in front of each eight groups, and in
+ * a group two bytes: Q6_K a scale for each half, the others a scale and a minimum. So a panel is as large as its rows are
+ * in the file (K: 3% more), and a weight is (code - offset) * (d * scale) - dmin * minimum to the last bit. */
+
+enum { LANES = 16, GROUP = 32 };
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define KERNELS "avx512"
+enum { WIDTH = 16, DECODE_PANELS = 4, BATCH_PANELS = 2 };
+typedef float vec __attribute__((vector_size(64)));
+typedef int32_t ivec __attribute__((vector_size(64)));
+static inline vec splat(float x) { return (vec)_mm512_set1_ps(x); }
+static inline vec multiply_add(vec a, vec b, vec c) { return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+static inline vec from_f16(const uint8_t *at) { return (vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)at)); }
+static inline vec from_bf16(const uint8_t *at) {
+    return (vec)_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)at)), 16));
+}
+static inline vec from_i8(const uint8_t *at) { return (vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)at))); }
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#include <immintrin.h>
+#define KERNELS "avx2"
+enum { WIDTH = 8, DECODE_PANELS = 2, BATCH_PANELS = 1 };
+typedef float vec __attribute__((vector_size(32)));
+typedef int32_t ivec __attribute__((vector_size(32)));
+static inline vec splat(float x) { return (vec)_mm256_set1_ps(x); }
+static inline vec multiply_add(vec a, vec b, vec c) { return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+static inline vec from_f16(const uint8_t *at) { return (vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)at)); }
+static inline vec from_bf16(const uint8_t *at) {
+    return (vec)_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)at)), 16));
+}
+static inline vec from_i8(const uint8_t *at) { return (vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)at))); }
+#else
+enum { WIDTH = 4, DECODE_PANELS = 1, BATCH_PANELS = 1 };
+typedef float vec __attribute__((vector_size(16)));
+typedef int32_t ivec __attribute__((vector_size(16)));
+static inline vec splat(float x) { return (vec){x, x, x, x}; }
+#if defined(__ARM_NEON) && defined(__aarch64__)
+#include <arm_neon.h>
+#define KERNELS "neon"
+static inline vec multiply_add(vec a, vec b, vec c) { return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+#else
+#define KERNELS "c"
+static inline vec multiply_add(vec a, vec b, vec c) { return a * b + c; }
+#endif
+static inline vec from_bf16(const uint8_t *at) {
+    uint16_t half[4];
+    memcpy(half, at, sizeof half);
+    return (vec)(ivec){(int32_t)((uint32_t)half[0] << 16), (int32_t)((uint32_t)half[1] << 16), (int32_t)((uint32_t)half[2] << 16), (int32_t)((uint32_t)half[3] << 16)};
+}
+static inline vec from_i8(const uint8_t *at) { return (vec){(int8_t)at[0], (int8_t)at[1], (int8_t)at[2], (int8_t)at[3]}; }
+static inline vec from_f16(const uint8_t *at) {     /* exponent moved by a multiplication, which is exact for subnormals too */
+    uint16_t half[4];
+    memcpy(half, at, sizeof half);
+    ivec bits = {half[0], half[1], half[2], half[3]};
+    vec magnitude = (vec)((bits & 0x7fff) << 13) * splat(0x1p112f);
+    return (vec)((ivec)magnitude | ((bits & 0x8000) << 16));
+}
+#endif
+enum { PARTS = LANES / WIDTH, BATCH_TOKENS = 4 };
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define ROLLED _Pragma("clang loop unroll(disable)")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#define ROLLED _Pragma("GCC unroll 1")
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE vec load(const void *at) { vec v; memcpy(&v, at, sizeof v); return v; }
+INLINE ivec load_words(const void *at) { ivec v; memcpy(&v, at, sizeof v); return v; }
+INLINE void store(void *at, vec v) { memcpy(at, &v, sizeof v); }
+
+static float half_to_float(uint16_t half) {
+    uint32_t bits = (uint32_t)(half & 0x7fff) << 13;
+    float value;
+    memcpy(&value, &bits, 4);
+    value *= 0x1p112f;
+    return half & 0x8000 ? -value : value;
+}
+
+/* How a type's panel is laid out, counted for one lane: halves in front of eight groups; halves, bytes and words in each. */
+typedef struct { int front, halves, bytes, words; } panel_form;
+static const panel_form FORM[TYPES] = {
+    [Q8_0] = {0, 1, 0, 8}, [Q4_0] = {0, 1, 0, 4}, [Q4_K] = {2, 0, 2, 4}, [Q5_K] = {2, 0, 2, 5}, [Q6_K] = {1, 0, 2, 6},
+};
+
+INLINE bool is_quantised(int type) { return type != F32 && type != F16 && type != BF16; }
+INLINE int front_bytes(int type) { return LANES * 2 * FORM[type].front; }
+INLINE int group_bytes(int type) { return LANES * (2 * FORM[type].halves + FORM[type].bytes + 4 * FORM[type].words); }
+INLINE size_t group_at(int type, int g) { return (size_t)g * (size_t)group_bytes(type) + (size_t)(g / 8 + 1) * (size_t)front_bytes(type); }
+static size_t panel_bytes(int type, int columns) {
+    return is_quantised(type) ? group_at(type, columns / GROUP) - (size_t)front_bytes(type) : (size_t)columns * LANES * TYPE[type].bytes;
+}
+
+typedef struct {                /* 32 columns of one row; Q8_0: the codes are signed bytes */
+    uint8_t code[GROUP];
+    uint16_t d, dmin;
+    int8_t scale[2], minimum;   /* 1, 1, 0 where the type has none */
+} group;
+
+/* Codes and scales of columns 32 g to 32 g + 31 of a row, from the block layouts of ggml. */
+static void read_group(int type, const uint8_t *row, int g, group *out) {
+    out->dmin = 0;
+    out->minimum = 0;
+    out->scale[0] = out->scale[1] = 1;
+    if (type == Q8_0) {
+        const uint8_t *block = row + (size_t)g * 34;                    /* f16 scale, 32 signed bytes */
+        memcpy(&out->d, block, 2);
+        memcpy(out->code, block + 2, GROUP);
+    } else if (type == Q4_0) {
+        const uint8_t *block = row + (size_t)g * 18;                    /* f16 scale, 16 bytes: low nibbles, then high */
+        memcpy(&out->d, block, 2);
+        for (int i = 0; i < 16; i++) { out->code[i] = block[2 + i] & 15; out->code[16 + i] = block[2 + i] >> 4; }
+    } else if (type == Q4_K || type == Q5_K) {
+        const uint8_t *block = row + (size_t)(g / 8) * TYPE[type].bytes;/* f16 d, f16 dmin, 12 bytes of 6-bit scales and minima, */
+        const uint8_t *packed = block + 4, *high = block + 16;          /* Q5_K: 32 bytes of fifth bits; 128 bytes of nibbles */
+        const uint8_t *nibbles = block + (type == Q5_K ? 48 : 16) + g % 8 / 2 * 32;
+        const int j = g % 8;
+        memcpy(&out->d, block, 2);
+        memcpy(&out->dmin, block + 2, 2);
+        out->scale[0] = (int8_t)(j < 4 ? packed[j] & 63 : (packed[j + 4] & 15) | packed[j - 4] >> 6 << 4);
+        out->minimum = (int8_t)(j < 4 ? packed[j + 4] & 63 : packed[j + 4] >> 4 | packed[j] >> 6 << 4);
+        out->scale[1] = out->scale[0];
+        for (int i = 0; i < GROUP; i++) {
+            out->code[i] = j % 2 ? nibbles[i] >> 4 : nibbles[i] & 15;
+            if (type == Q5_K) out->code[i] |= (uint8_t)((high[i] >> j & 1) << 4);
+        }
+    } else {                                                            /* Q6_K: 128 bytes of nibbles, 64 of high bits, 16 scales, f16 d */
+        const uint8_t *block = row + (size_t)(g / 8) * 210;
+        const int half = g % 8 / 4, quarter = g % 4;                    /* halves of 128 columns: nibbles 64 bytes, high bits 32 bytes */
+        const uint8_t *nibbles = block + half * 64 + quarter % 2 * 32, *high = block + 128 + half * 32;
+        memcpy(&out->d, block + 208, 2);
+        memcpy(out->scale, block + 192 + half * 8 + quarter * 2, 2);
+        for (int i = 0; i < GROUP; i++)
+            out->code[i] = (uint8_t)((quarter < 2 ? nibbles[i] & 15 : nibbles[i] >> 4) | (high[i] >> 2 * quarter & 3) << 4);
+    }
+}
+
+INLINE int code_offset(int type) { return type == Q4_0 ? 8 : type == Q6_K ? 32 : 0; }
+
+/* A row as floats, from the file's own layout: embeddings and vectors. */
+static void read_row(int type, const uint8_t *row, int columns, float *out) {
+    if (!is_quantised(type)) {
+        for (int c = 0; c < columns; c++) {
+            uint16_t half;
+            if (type == F32) { memcpy(&out[c], row + 4 * (size_t)c, 4); continue; }
+            memcpy(&half, row + 2 * (size_t)c, 2);
+            uint32_t bits = (uint32_t)half << 16;
+            if (type == F16) out[c] = half_to_float(half);
+            else memcpy(&out[c], &bits, 4);
+        }
+        return;
+    }
+    group it;
+    for (int g = 0; g < columns / GROUP; g++) {
+        read_group(type, row, g, &it);
+        for (int c = 0; c < GROUP; c++) {
+            int code = type == Q8_0 ? (int8_t)it.code[c] : it.code[c] - code_offset(type);
+            out[g * GROUP + c] = half_to_float(it.d) * (float)it.scale[c / 16] * (float)code - half_to_float(it.dmin) * (float)it.minimum;
+        }
+    }
+}
+
+/* Lay one row out as lane `lane` of its panel. */
+static void pack_row(int type, const uint8_t *row, int columns, int lane, uint8_t *panel) {
+    if (!is_quantised(type)) {
+        size_t bytes = TYPE[type].bytes;
+        for (int c = 0; c < columns; c++) memcpy(panel + ((size_t)c * LANES + (size_t)lane) * bytes, row + (size_t)c * bytes, bytes);
+        return;
+    }
+    const panel_form form = FORM[type];
+    group it;
+    for (int g = 0; g < columns / GROUP; g++) {
+        uint8_t *at = panel + group_at(type, g);
+        read_group(type, row, g, &it);
+        if (form.front && g % 8 == 0) {
+            memcpy(at - front_bytes(type) + 2 * lane, &it.d, 2);
+            if (form.front == 2) memcpy(at - 2 * LANES + 2 * lane, &it.dmin, 2);
+        }
+        if (form.halves) memcpy(at + 2 * lane, &it.d, 2);
+        if (form.bytes) {
+            at[lane] = (uint8_t)it.scale[0];
+            at[LANES + lane] = (uint8_t)(type == Q6_K ? it.scale[1] : it.minimum);
+        }
+        uint32_t words[8] = {0};
+        for (int c = 0; c < GROUP; c++) {
+            const uint32_t code = it.code[c];
+            if (type == Q8_0) { words[c / 4] |= code << 8 * (c % 4); continue; }
+            words[c % 16 / 4] |= (code & 15) << (8 * (c % 4) + 4 * (c / 16));
+            if (type == Q5_K) words[4] |= code >> 4 << c;
+            if (type == Q6_K) words[4 + c / 16] |= code >> 4 << 2 * (c % 16);
+        }
+        at += LANES * (2 * form.halves + form.bytes);
+        for (int i = 0; i < form.words; i++) memcpy(at + 4 * (i * LANES + lane), &words[i], 4);
+    }
+}
+
+typedef struct {                /* a matrix in panels; y = W x + bias, W of rows x columns */
+    int type, rows, columns, panels;
+    size_t panel_bytes;
+    const uint8_t *source;      /* rows in the file */
+    uint8_t *data;              /* panels */
+    const float *bias;          /* rows of them, or NULL */
+} matrix;
+
+/* Column c of a group as codes, for part v of the lanes. The compiler sees `type` and `c` as constants. */
+INLINE ivec codes_of(int type, const uint8_t *words, int c, int v) {
+    const uint8_t *lane = words + 4 * WIDTH * v;
+    if (type == Q8_0) return (load_words(lane + 4 * LANES * (c / 4)) << (24 - 8 * (c % 4))) >> 24;
+    ivec code = (load_words(lane + 4 * LANES * (c % 16 / 4)) >> (8 * (c % 4) + 4 * (c / 16))) & 15;
+    if (type == Q5_K) code |= ((load_words(lane + 4 * LANES * 4) >> c) & 1) << 4;
+    if (type == Q6_K) code |= ((load_words(lane + 4 * LANES * (4 + c / 16)) >> (2 * (c % 16))) & 3) << 4;
+    return code;
+}
+
+enum { SET, ADD };              /* y = W x + bias, or y += W x + bias */
+
+/* P panels by T tokens, all sums in registers: each weight is read once and multiplied T times.
+ * Reads P * panel_bytes of weights and T * columns floats; does P * 16 * T * columns multiply-adds. */
+INLINE void tile(int type, int P, int T, const matrix *m, int panel, const float *x, float *y, int y_stride, int mode) {
+    vec sum[4][BATCH_TOKENS][PARTS];
+    const uint8_t *at[4];
+    const int K = m->columns;
+    UNROLL for (int p = 0; p < P; p++) {
+        at[p] = m->data + (size_t)(panel + p) * m->panel_bytes;
+        UNROLL for (int t = 0; t < T; t++) UNROLL for (int v = 0; v < PARTS; v++) sum[p][t][v] = splat(0);
+    }
+    if (!is_quantised(type)) {
+        const int bytes = type == F32 ? 4 : 2;
+        for (int c = 0; c < K; c++) {
+            UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++) {
+                const uint8_t *here = at[p] + (size_t)(c * LANES + v * WIDTH) * (size_t)bytes;
+                vec w = type == F32 ? load(here) : type == F16 ? from_f16(here) : from_bf16(here);
+                UNROLL for (int t = 0; t < T; t++) sum[p][t][v] = multiply_add(w, splat(x[(size_t)t * K + c]), sum[p][t][v]);
+            }
+        }
+    } else for (int g = 0; g < K / GROUP; g++) {
+        const uint8_t *codes[4];
+        vec scale[4][2][PARTS], minimum[4][PARTS];
+        UNROLL for (int p = 0; p < P; p++) {
+            const uint8_t *here = at[p] + group_at(type, g), *front = at[p] + group_at(type, g / 8 * 8) - front_bytes(type);
+            codes[p] = here + LANES * (2 * FORM[type].halves + FORM[type].bytes);
+            UNROLL for (int v = 0; v < PARTS; v++) {
+                if (!FORM[type].front) { scale[p][0][v] = scale[p][1][v] = from_f16(here + 2 * WIDTH * v); continue; }
+                const vec d = from_f16(front + 2 * WIDTH * v), second = from_i8(here + LANES + WIDTH * v);
+                scale[p][0][v] = scale[p][1][v] = d * from_i8(here + WIDTH * v);
+                if (type == Q6_K) scale[p][1][v] = d * second;
+                else minimum[p][v] = from_f16(front + 2 * LANES + 2 * WIDTH * v) * second;
+            }
+        }
+        UNROLL for (int half = 0; half < GROUP; half += 16) ROLLED for (int word = 0; word < 16; word += 4)
+        UNROLL for (int c = half + word; c < half + word + 4; c++) UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++) {
+            ivec code = codes_of(type, codes[p], c, v);
+            if (code_offset(type)) code -= code_offset(type);
+            vec w = __builtin_convertvector(code, vec) * scale[p][half / 16][v];
+            if (type == Q4_K || type == Q5_K) w -= minimum[p][v];
+            UNROLL for (int t = 0; t < T; t++) sum[p][t][v] = multiply_add(w, splat(x[(size_t)t * K + g * GROUP + c]), sum[p][t][v]);
+        }
+    }
+    for (int p = 0; p < P; p++) {
+        int row = (panel + p) * LANES, rows = m->rows - row < LANES ? m->rows - row : LANES;
+        for (int t = 0; t < T; t++) {
+            float result[LANES], *out = y + (size_t)t * (size_t)y_stride + row;
+            UNROLL for (int v = 0; v < PARTS; v++) store(result + v * WIDTH, sum[p][t][v]);
+            for (int r = 0; r < rows; r++) {
+                float value = result[r] + (m->bias ? m->bias[row + r] : 0);
+                out[r] = mode == ADD ? out[r] + value : value;
+            }
+        }
+    }
+}
+
+/* Panels [first, last) times n tokens. Weights are the outer loop: they come from memory, the tokens stay in the cache. */
+INLINE void multiply_as(int type, const matrix *m, int first, int last, const float *x, int n, float *y, int y_stride, int mode) {
+    int panel = first;
+    if (n == 1)
+        for (; panel + DECODE_PANELS <= last; panel += DECODE_PANELS) tile(type, DECODE_PANELS, 1, m, panel, x, y, y_stride, mode);
+    for (int step = BATCH_PANELS; panel < last; panel += step) {
+        if (panel + BATCH_PANELS > last || n == 1) step = 1;
+        int t = 0;
+        for (; t + BATCH_TOKENS <= n; t += BATCH_TOKENS) {
+            const float *x_t = x + (size_t)t * (size_t)m->columns;
+            float *y_t = y + (size_t)t * (size_t)y_stride;
+            if (step == BATCH_PANELS) tile(type, BATCH_PANELS, BATCH_TOKENS, m, panel, x_t, y_t, y_stride, mode);
+            else tile(type, 1, BATCH_TOKENS, m, panel, x_t, y_t, y_stride, mode);
+        }
+        for (; t < n; t++)
+            for (int p = 0; p < step; p++) tile(type, 1, 1, m, panel + p, x + (size_t)t * (size_t)m->columns, y + (size_t)t * (size_t)y_stride, y_stride, mode);
+    }
+}
+
+/* x: n rows of m->columns floats; y: n rows, y_stride floats apart, of which this writes the rows of panels [first, last). */
+#define INSTANCE(type) case type: multiply_as(type, m, first, last, x, n, y, y_stride, mode); break;
+static void multiply(const matrix *m, int first, int last, const float *x, int n, float *y, int y_stride, int mode) {
+    switch (m->type) { INSTANCE(F32) INSTANCE(F16) INSTANCE(BF16) INSTANCE(Q8_0) INSTANCE(Q4_0) INSTANCE(Q4_K) INSTANCE(Q5_K) INSTANCE(Q6_K) }
+}
+
+static void rms_norm(const float *x, const float *weight, int n, float eps, float *out) {
+    vec squares[PARTS];
+    float sum = 0, lanes[LANES];
+    int i = 0;
+    UNROLL for (int v = 0; v < PARTS; v++) squares[v] = splat(0);
+    for (; i + LANES <= n; i += LANES)
+        UNROLL for (int v = 0; v < PARTS; v++) { vec a = load(x + i + v * WIDTH); squares[v] = multiply_add(a, a, squares[v]); }
+    UNROLL for (int v = 0; v < PARTS; v++) store(lanes + v * WIDTH, squares[v]);
+    for (int lane = 0; lane < LANES; lane++) sum += lanes[lane];
+    for (; i < n; i++) sum += x[i] * x[i];
+    float scale = 1 / sqrtf(sum / (float)n + eps);
+    for (i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
+}
+
+/* ==== transformer =========================================================================================
+ * Llama, Qwen2 and Qwen3: x += attention(norm(x)); x += down(silu(gate(norm(x))) * up(norm(x))), layer after layer.
+ * All threads walk through `forward` together, each does its share of each phase, and a barrier stands between phases. */
+
+typedef void (*job)(void *argument, int thread);
+
+typedef struct {
+    int threads;
+    pthread_t *workers;                 /* threads - 1 of them; the caller is thread 0 */
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool quit;
+    job work;
+    void *argument;
+    _Alignas(64) atomic_uint posted;    /* jobs handed out so far */
+    _Alignas(64) atomic_int arrived;    /* threads waiting at the barrier */
+    _Alignas(64) atomic_uint passed;    /* barriers passed so far */
+} pool;
+
+static void relax(int *spins) {         /* spin for about a hundred microseconds, then let others run */
+    if (++*spins > 4096) { sched_yield(); return; }
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void barrier(pool *p) {
+    if (p->threads == 1) return;
+    unsigned passed = atomic_load_explicit(&p->passed, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) == p->threads - 1) {
+        atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&p->passed, passed + 1, memory_order_release);
+        return;
+    }
+    for (int spins = 0; atomic_load_explicit(&p->passed, memory_order_acquire) == passed;) relax(&spins);
+}
+
+typedef struct { pool *pool; int thread; } worker_start;
+
+static void *worker(void *argument) {
+    worker_start start = *(worker_start *)argument;
+    free(argument);
+    pool *p = start.pool;
+    for (unsigned done = 0;; done++) {
+        for (int spins = 0; spins < 4096 && atomic_load_explicit(&p->posted, memory_order_acquire) == done;) relax(&spins);
+        if (atomic_load_explicit(&p->posted, memory_order_acquire) == done) {  /* nothing for a while: sleep */
+            pthread_mutex_lock(&p->lock);
+            while (!p->quit && atomic_load_explicit(&p->posted, memory_order_acquire) == done) pthread_cond_wait(&p->wake, &p->lock);
+            bool quit = p->quit;
+            pthread_mutex_unlock(&p->lock);
+            if (quit) return NULL;
+        }
+        p->work(p->argument, start.thread);
+        barrier(p);
+    }
+}
+
+static void pool_run(pool *p, job work, void *argument) {
+    p->work = work;
+    p->argument = argument;
+    if (p->threads > 1) {
+        pthread_mutex_lock(&p->lock);
+        atomic_fetch_add_explicit(&p->posted, 1, memory_order_release);
+        pthread_cond_broadcast(&p->wake);
+        pthread_mutex_unlock(&p->lock);
+    }
+    work(argument, 0);
+    barrier(p);
+}
+
+static void pool_close(pool *p) {
+    if (!p->workers) return;
+    pthread_mutex_lock(&p->lock);
+    p->quit = true;
+    pthread_cond_broadcast(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+    for (int i = 0; i < p->threads - 1; i++) pthread_join(p->workers[i], NULL);
+    pthread_mutex_destroy(&p->lock);
+    pthread_cond_destroy(&p->wake);
+    free(p->workers);
+    p->workers = NULL;
+}
+
+static bool pool_open(pool *p, int threads, complaint e) {
+    p->threads = 1;
+    if (!(p->workers = calloc((size_t)threads, sizeof *p->workers))) return fail(e, "out of memory for the threads");
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->wake, NULL);
+    for (int i = 1; i < threads; i++) {
+        worker_start *start = malloc(sizeof *start);
+        if (start) *start = (worker_start){p, i};
+        if (!start || pthread_create(&p->workers[i - 1], NULL, worker, start)) {
+            free(start);
+            break;                      /* fewer threads than asked are still enough */
+        }
+        p->threads = i + 1;             /* no job is out yet, so no worker reads it before it is final */
+    }
+    return true;
+}
+
+/* The part of n items that falls to a thread. */
+static void share(int n, int thread, int threads, int *first, int *last) {
+    *first = (int)((int64_t)n * thread / threads);
+    *last = (int)((int64_t)n * (thread + 1) / threads);
+}
+
+enum { BLOCK = 16 };            /* positions in a block of the KV cache: the lanes of a vector of scores */
+
+typedef struct {                /* keys and values of 16 positions, all layers and heads; shared by forks, never written while shared */
+    atomic_int references;
+    _Alignas(64) float data[];  /* [layer][kv head]: keys [head_pad][16], then values [16][head_pad] */
+} block;
+
+struct tf_session {
+    tf_model *model;
+    int length, blocks, room;
+    block **block;
+    bool listed;                /* in the steps being checked: a session may stand there once */
+};
+
+typedef struct {
+    const float *attention_norm, *ffn_norm, *q_norm, *k_norm;
+    matrix q, k, v, o, gate, up, down;
+} layer;
+
+typedef struct { tf_session *session; int token, position; } row;     /* one token of the batch being evaluated */
+
+typedef struct {                /* working memory of one pass, for at most `room` rows */
+    int room, n, wanted;
+    row *rows;
+    int *wanted_rows;           /* rows whose logits are asked */
+    float *logits;              /* the caller's: wanted x vocab */
+    float *x, *h, *q, *k, *v, *gate, *up, *rotation;
+    float *scores;              /* per thread: score_room */
+    int score_room;
+} scratch;
+
+struct tf_model {
+    gguf_file file;
+    tokenizer tokenizer;
+    tf_info info;
+    bool has_tokenizer, has_weights, neox;
+    uint8_t *ends;              /* one flag a token */
+    float eps, *frequency;      /* head_dim / 2 angles a position */
+    int rotated, head_pad;      /* dimensions that rotary positions turn; head_dim rounded up to whole vectors */
+    layer *layers;
+    const float *output_norm;
+    const tensor *embedding;
+    matrix output;
+    float **vectors;            /* every norm and bias, to be freed */
+    int n_vectors;
+    uint8_t *panels;            /* all packed matrices */
+    size_t panels_size;
+    pool pool;
+    scratch scratch;
+    pthread_mutex_t lock;       /* one evaluation at a time */
+    atomic_int references;      /* the opener's, and one for each session */
+};
+
+static float *head_keys(const tf_model *m, const block *b, int l, int kv_head) {
+    return (float *)b->data + ((size_t)l * (size_t)m->info.kv_heads + (size_t)kv_head) * 2 * BLOCK * (size_t)m->head_pad;
+}
+
+static size_t block_bytes(const tf_model *m) {
+    return sizeof(block) + (size_t)m->info.layers * (size_t)m->info.kv_heads * 2 * BLOCK * (size_t)m->head_pad * sizeof(float);
+}
+
+/* Rotary positions: pairs are neighbours (llama files) or half a head apart (NeoX order: qwen). rotation: cos, sin a pair. */
+static void rotate(const tf_model *m, float *head, const float *rotation) {
+    const int half = m->rotated / 2, step = m->neox ? half : 1, stride = m->neox ? 1 : 2;
+    for (int i = 0; i < half; i++) {
+        float *a = head + i * stride, *b = a + step, c = rotation[2 * i], s = rotation[2 * i + 1], a0 = *a, b0 = *b;
+        *a = a0 * c - b0 * s;
+        *b = a0 * s + b0 * c;
+    }
+}
+
+/* Turn and store: item 0..heads-1 is a query head of the row, the rest are its key and value heads. */
+static void place(const tf_model *m, int l, int i, int item) {
+    const scratch *s = &m->scratch;
+    const int heads = m->info.heads, kv_heads = m->info.kv_heads, hd = m->info.head_dim, pad = m->head_pad;
+    const layer *weights = &m->layers[l];
+    const float *rotation = s->rotation + (size_t)i * (size_t)m->rotated;
+    if (item < heads) {
+        float *q = s->q + ((size_t)i * (size_t)heads + (size_t)item) * (size_t)hd;
+        if (weights->q_norm) rms_norm(q, weights->q_norm, hd, m->eps, q);
+        rotate(m, q, rotation);
+        return;
+    }
+    const int kv = item - heads, position = s->rows[i].position, lane = position % BLOCK;
+    float *k = s->k + ((size_t)i * (size_t)kv_heads + (size_t)kv) * (size_t)hd;
+    const float *v = s->v + ((size_t)i * (size_t)kv_heads + (size_t)kv) * (size_t)hd;
+    if (weights->k_norm) rms_norm(k, weights->k_norm, hd, m->eps, k);
+    rotate(m, k, rotation);
+    float *keys = head_keys(m, s->rows[i].session->block[position / BLOCK], l, kv), *values = keys + (size_t)pad * BLOCK;
+    for (int d = 0; d < hd; d++) keys[d * BLOCK + lane] = k[d];
+    memcpy(values + (size_t)lane * (size_t)pad, v, (size_t)hd * sizeof *v);
+}
+
+/* One query head over all positions up to its own. Reads 2 * (position + 1) * head_dim floats of cache. */
+static void attend(const tf_model *m, int l, int i, int head, float *scores) {
+    const scratch *s = &m->scratch;
+    const int hd = m->info.head_dim, pad = m->head_pad, n = s->rows[i].position + 1, kv = head / (m->info.heads / m->info.kv_heads);
+    block *const *blocks = s->rows[i].session->block;
+    float *q = s->q + ((size_t)i * (size_t)m->info.heads + (size_t)head) * (size_t)hd;      /* the result takes its place */
+    const vec scale = splat(1 / sqrtf((float)hd));
+    float most = -INFINITY, total = 0;
+    for (int b = 0; b * BLOCK < n; b++) {
+        const float *keys = head_keys(m, blocks[b], l, kv);
+        vec even[PARTS], odd[PARTS];
+        UNROLL for (int v = 0; v < PARTS; v++) even[v] = odd[v] = splat(0);
+        for (int d = 0; d < hd; d += 2)
+            UNROLL for (int v = 0; v < PARTS; v++) {
+                even[v] = multiply_add(load(keys + d * BLOCK + v * WIDTH), splat(q[d]), even[v]);
+                odd[v] = multiply_add(load(keys + (d + 1) * BLOCK + v * WIDTH), splat(q[d + 1]), odd[v]);
+            }
+        UNROLL for (int v = 0; v < PARTS; v++) store(scores + b * BLOCK + v * WIDTH, (even[v] + odd[v]) * scale);
+    }
+    for (int p = 0; p < n; p++) most = scores[p] > most ? scores[p] : most;
+    for (int p = 0; p < n; p++) total += scores[p] = expf(scores[p] - most);
+    for (int d = 0; d < hd; d += LANES) {
+        vec sum[PARTS];
+        float result[LANES];
+        UNROLL for (int v = 0; v < PARTS; v++) sum[v] = splat(0);
+        for (int p = 0; p < n; p++) {
+            const float *value = head_keys(m, blocks[p / BLOCK], l, kv) + (size_t)pad * BLOCK + (size_t)(p % BLOCK) * (size_t)pad + d;
+            UNROLL for (int v = 0; v < PARTS; v++) sum[v] = multiply_add(load(value + v * WIDTH), splat(scores[p]), sum[v]);
+        }
+        UNROLL for (int v = 0; v < PARTS; v++) store(result + v * WIDTH, sum[v] * splat(1 / total));
+        memcpy(q + d, result, sizeof(float) * (size_t)(hd - d < LANES ? hd - d : LANES));
+    }
+}
+
+/* This thread's panels of y = W x, or of y += W x. */
+static void project(const tf_model *m, int thread, const matrix *w, const float *x, int n, float *y, int mode) {
+    int first, last;
+    share(w->panels, thread, m->pool.threads, &first, &last);
+    multiply(w, first, last, x, n, y, w->rows, mode);
+}
+
+static void forward(void *argument, int thread) {
+    tf_model *m = argument;
+    scratch *s = &m->scratch;
+    pool *p = &m->pool;
+    const int n = s->n, dim = m->info.dim, ffn = m->info.ffn, heads = m->info.heads, items = heads + m->info.kv_heads;
+    int first, last, first_f, last_f;
+    share(n, thread, p->threads, &first, &last);
+
+    for (int i = first; i < last; i++) {
+        const size_t row_bytes = m->embedding->bytes / m->embedding->rows;
+        read_row((int)m->embedding->type, m->embedding->data + row_bytes * (size_t)s->rows[i].token, dim, s->x + (size_t)i * (size_t)dim);
+        for (int r = 0; r < m->rotated / 2; r++) {
+            float angle = (float)s->rows[i].position * m->frequency[r], *pair = s->rotation + (size_t)i * (size_t)m->rotated + 2 * r;
+            pair[0] = cosf(angle);
+            pair[1] = sinf(angle);
+        }
+    }
+    for (int l = 0; l < m->info.layers; l++) {
+        const layer *w = &m->layers[l];
+        for (int i = first; i < last; i++) rms_norm(s->x + (size_t)i * (size_t)dim, w->attention_norm, dim, m->eps, s->h + (size_t)i * (size_t)dim);
+        barrier(p);
+        project(m, thread, &w->q, s->h, n, s->q, SET);
+        project(m, thread, &w->k, s->h, n, s->k, SET);
+        project(m, thread, &w->v, s->h, n, s->v, SET);
+        barrier(p);
+        for (int64_t item = thread; item < (int64_t)n * items; item += p->threads) place(m, l, (int)(item / items), (int)(item % items));
+        barrier(p);
+        for (int64_t item = thread; item < (int64_t)n * heads; item += p->threads)
+            attend(m, l, (int)(item / heads), (int)(item % heads), s->scores + (size_t)thread * (size_t)s->score_room);
+        barrier(p);
+        project(m, thread, &w->o, s->q, n, s->x, ADD);
+        barrier(p);
+        for (int i = first; i < last; i++) rms_norm(s->x + (size_t)i * (size_t)dim, w->ffn_norm, dim, m->eps, s->h + (size_t)i * (size_t)dim);
+        barrier(p);
+        project(m, thread, &w->gate, s->h, n, s->gate, SET);
+        project(m, thread, &w->up, s->h, n, s->up, SET);
+        share(w->gate.panels, thread, p->threads, &first_f, &last_f);       /* the same rows of both: no barrier between */
+        for (int i = 0; i < n; i++)
+            for (int f = first_f * LANES; f < last_f * LANES && f < ffn; f++) {
+                float *gate = &s->gate[(size_t)i * (size_t)ffn + (size_t)f];
+                *gate = *gate / (1 + expf(-*gate)) * s->up[(size_t)i * (size_t)ffn + (size_t)f];
+            }
+        barrier(p);
+        project(m, thread, &w->down, s->gate, n, s->x, ADD);
+        barrier(p);
+    }
+    share(s->wanted, thread, p->threads, &first, &last);
+    for (int i = first; i < last; i++)
+        rms_norm(s->x + (size_t)s->wanted_rows[i] * (size_t)dim, m->output_norm, dim, m->eps, s->h + (size_t)i * (size_t)dim);
+    barrier(p);
+    if (s->wanted) project(m, thread, &m->output, s->h, s->wanted, s->logits, SET);
+}
+
+/* ---- from file to model ---------------------------------------------------------------------------------- */
+
+static bool need_vector(tf_model *m, const char *name, int n, bool optional, const float **out, complaint e) {
+    tensor *t = find_tensor(&m->file, name);
+    *out = NULL;
+    if (!t) return optional || fail(e, "tensor %s is missing", name);
+    if (t->rows != 1 || t->columns != (uint64_t)n) return fail(e, "tensor %s has %llu x %llu values where %d are needed", name, (unsigned long long)t->rows, (unsigned long long)t->columns, n);
+    float *values = malloc((size_t)n * sizeof *values);
+    float **vectors = grow(m->vectors, (uint64_t)m->n_vectors, sizeof *vectors);
+    if (vectors) m->vectors = vectors;
+    if (!values || !vectors) { free(values); return fail(e, "out of memory for tensor %s", name); }
+    m->vectors[m->n_vectors++] = values;
+    read_row((int)t->type, t->data, n, values);
+    t->used = true;
+    *out = values;
+    return true;
+}
+
+static bool need_tensor(tf_model *m, const char *name, int rows, int columns, tensor **out, complaint e) {
+    tensor *t = *out = find_tensor(&m->file, name);
+    if (!t) return fail(e, "tensor %s is missing", name);
+    if (t->rows != (uint64_t)rows || t->columns != (uint64_t)columns)
+        return fail(e, "tensor %s is %llu x %llu where %d x %d is needed", name, (unsigned long long)t->rows, (unsigned long long)t->columns, rows, columns);
+    return t->used = true;
+}
+
+static bool need_matrix(tf_model *m, const char *name, int rows, int columns, matrix *out, complaint e) {
+    tensor *t;
+    char bias[96];
+    if (!need_tensor(m, name, rows, columns, &t, e)) return false;
+    *out = (matrix){.type = (int)t->type, .rows = rows, .columns = columns, .panels = (rows + LANES - 1) / LANES,
+                    .panel_bytes = panel_bytes((int)t->type, columns), .source = t->data};
+    m->panels_size += (size_t)out->panels * out->panel_bytes;
+    snprintf(bias, sizeof bias, "%.*s.bias", (int)(strlen(name) - strlen(".weight")), name);
+    return need_vector(m, bias, rows, true, &out->bias, e);
+}
+
+/* Every packed matrix of the model, one after another: for what must be done to each. */
+static matrix *matrix_at(tf_model *m, int i) {
+    if (i == 7 * m->info.layers) return &m->output;
+    layer *w = &m->layers[i / 7];
+    matrix *all[7] = {&w->q, &w->k, &w->v, &w->o, &w->gate, &w->up, &w->down};
+    return all[i % 7];
+}
+
+static void pack(void *argument, int thread) {
+    tf_model *m = argument;
+    for (int i = 0; i <= 7 * m->info.layers; i++) {
+        matrix *w = matrix_at(m, i);
+        const size_t row_bytes = (size_t)w->columns / TYPE[w->type].columns * TYPE[w->type].bytes;
+        int first, last;
+        share(w->panels, thread, m->pool.threads, &first, &last);
+        for (int row = first * LANES; row < last * LANES && row < w->rows; row++)
+            pack_row(w->type, w->source + (size_t)row * row_bytes, w->columns, row % LANES, w->data + (size_t)(row / LANES) * w->panel_bytes);
+    }
+}
+
+static bool load_shape(tf_model *m, const char *family, complaint e) {
+    const gguf_file *f = &m->file;
+    tf_info *i = &m->info;
+    char key[128];
+    int32_t experts, window, value_length;
+    float scale_linear;
+#define KEY(name) (snprintf(key, sizeof key, "%s." name, family), key)
+    if (!get_integer(f, KEY("block_count"), 0, 1, 4096, &i->layers, e) || !get_integer(f, KEY("context_length"), 0, 1, 1 << 30, &i->context, e) ||
+        !get_integer(f, KEY("embedding_length"), 0, 1, 1 << 24, &i->dim, e) || !get_integer(f, KEY("feed_forward_length"), 0, 1, 1 << 26, &i->ffn, e) ||
+        !get_integer(f, KEY("attention.head_count"), 0, 1, 1 << 16, &i->heads, e) ||
+        !get_integer(f, KEY("attention.head_count_kv"), i->heads, 1, 1 << 16, &i->kv_heads, e) || !get_integer(f, KEY("expert_count"), 0, 0, 1 << 16, &experts, e)) return false;
+    if (!i->layers || !i->context || !i->dim || !i->ffn || !i->heads)
+        return fail(e, "metadata: %s.%s is missing", family, !i->layers ? "block_count" : !i->context ? "context_length" : !i->dim ? "embedding_length" : !i->ffn ? "feed_forward_length" : "attention.head_count");
+    if (experts) return fail(e, "mixtures of experts (%s.expert_count %d) are not supported", family, experts);
+    if (!get_integer(f, KEY("attention.key_length"), i->dim / i->heads, 2, 4096, &i->head_dim, e) ||
+        !get_integer(f, KEY("attention.value_length"), i->head_dim, 2, 4096, &value_length, e) || !get_integer(f, KEY("rope.dimension_count"), i->head_dim, 2, 4096, &m->rotated, e) ||
+        !get_integer(f, KEY("attention.sliding_window"), 0, 0, INT32_MAX, &window, e)) return false;
+    if (i->heads % i->kv_heads) return fail(e, "metadata: %s.attention.head_count %d is not a multiple of head_count_kv %d", family, i->heads, i->kv_heads);
+    if (i->head_dim < 2 || i->head_dim % 2 || value_length != i->head_dim) return fail(e, "metadata: heads of %d keys and %d values are not supported", i->head_dim, value_length);
+    if (m->rotated > i->head_dim || m->rotated % 2) return fail(e, "metadata: %s.rope.dimension_count %d does not fit heads of %d", family, m->rotated, i->head_dim);
+    if (window && window < i->context) i->context = window;        /* inside one window attention is the full one */
+    float base, factor;
+    if (!get_real(f, KEY("attention.layer_norm_rms_epsilon"), 1e-5f, 0, 1, &m->eps, e) || !get_real(f, KEY("rope.freq_base"), 10000, 1, 1e12f, &base, e) ||
+        !get_real(f, KEY("rope.scale_linear"), 1, 1e-3f, 1e6f, &scale_linear, e) || !get_real(f, KEY("rope.scaling.factor"), scale_linear, 1e-3f, 1e6f, &factor, e)) return false;
+    const char *scaling = get_text(f, KEY("rope.scaling.type"));
+    if (scaling && strcmp(scaling, "none") && strcmp(scaling, "linear")) return fail(e, "metadata: rope scaling of type %s is not supported (linear and llama3's factors are)", show((text_view){scaling, strlen(scaling)}).text);
+    if (scaling && !strcmp(scaling, "none")) factor = 1;
+#undef KEY
+    const float *factors;
+    if (!need_vector(m, "rope_freqs.weight", m->rotated / 2, true, &factors, e)) return false;
+    if (!(m->frequency = malloc((size_t)m->rotated / 2 * sizeof *m->frequency))) return fail(e, "out of memory");
+    for (int r = 0; r < m->rotated / 2; r++) m->frequency[r] = (float)(pow(base, -2.0 * r / m->rotated) / factor / (factors ? (double)factors[r] : 1));
+    m->head_pad = (i->head_dim + LANES - 1) / LANES * LANES;
+    return true;
+}
+
+static bool load_weights(tf_model *m, const char *family, complaint e) {
+    const tf_info *i = &m->info;
+    const int q_rows = i->heads * i->head_dim, kv_rows = i->kv_heads * i->head_dim;
+    tensor *embedding;
+    char name[64];
+    if ((int64_t)i->heads * i->head_dim > INT32_MAX / 2) return fail(e, "metadata: %d heads of %d are too many", i->heads, i->head_dim);
+    if (!need_tensor(m, "token_embd.weight", i->vocab, i->dim, &embedding, e) || !need_vector(m, "output_norm.weight", i->dim, false, &m->output_norm, e) ||
+        !need_matrix(m, find_tensor(&m->file, "output.weight") ? "output.weight" : "token_embd.weight", i->vocab, i->dim, &m->output, e)) return false;
+    m->embedding = embedding;
+    if (m->file.n_tensors / 9 + 1 < (uint64_t)i->layers) return fail(e, "metadata: %s.block_count is %d, but there are only %llu tensors", family, i->layers, (unsigned long long)m->file.n_tensors);
+    if (!(m->layers = calloc((size_t)i->layers, sizeof *m->layers))) return fail(e, "out of memory for the layers");
+#define NAME(what) (snprintf(name, sizeof name, "blk.%d." what ".weight", l), name)
+    for (int l = 0; l < i->layers; l++) {
+        layer *w = &m->layers[l];
+        bool qk_norm = !strcmp(family, "qwen3");
+        if (!need_vector(m, NAME("attn_norm"), i->dim, false, &w->attention_norm, e) || !need_vector(m, NAME("ffn_norm"), i->dim, false, &w->ffn_norm, e) ||
+            !need_matrix(m, NAME("attn_q"), q_rows, i->dim, &w->q, e) || !need_matrix(m, NAME("attn_k"), kv_rows, i->dim, &w->k, e) ||
+            !need_matrix(m, NAME("attn_v"), kv_rows, i->dim, &w->v, e) || !need_matrix(m, NAME("attn_output"), i->dim, q_rows, &w->o, e) ||
+            !need_matrix(m, NAME("ffn_gate"), i->ffn, i->dim, &w->gate, e) || !need_matrix(m, NAME("ffn_up"), i->ffn, i->dim, &w->up, e) ||
+            !need_matrix(m, NAME("ffn_down"), i->dim, i->ffn, &w->down, e)) return false;
+        if (qk_norm && (!need_vector(m, NAME("attn_q_norm"), i->head_dim, false, &w->q_norm, e) || !need_vector(m, NAME("attn_k_norm"), i->head_dim, false, &w->k_norm, e))) return false;
+    }
+#undef NAME
+    for (uint64_t t = 0; t < m->file.n_tensors; t++)
+        if (!m->file.tensors[t].used) return fail(e, "tensor %s is not part of the %s family as this program knows it", show(m->file.tensors[t].name).text, family);
+    void *panels = mmap(NULL, m->panels_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (panels == MAP_FAILED) return fail(e, "out of memory: the weights need %zu MB", m->panels_size >> 20);
+    m->panels = panels;
+#ifdef MADV_HUGEPAGE
+    madvise(panels, m->panels_size, MADV_HUGEPAGE);
+#endif
+    for (int k = 0; k <= 7 * i->layers; k++) {
+        matrix *w = matrix_at(m, k);
+        w->data = panels;
+        panels = (uint8_t *)panels + (size_t)w->panels * w->panel_bytes;
+    }
+    pool_run(&m->pool, pack, m);
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), from = (m->file.data_at + page - 1) / page * page;
+    if (from < m->file.size) madvise((uint8_t *)m->file.map + from, m->file.size - from, MADV_DONTNEED);   /* memory: the panels only */
+    return m->has_weights = true;
+}
+
+/* An array of strings as views, or of numbers as they stand; NULL and a complaint when it is not one. */
+static bool get_array(const gguf_file *f, const char *key, uint32_t kind, uint64_t count, const entry **out, complaint e) {
+    const entry *it = *out = find(f, key);
+    if (!it) return true;
+    if (it->kind != ARRAY || it->item_kind != kind) return fail(e, "metadata: %s is not an array of %s", key, kind == STRING ? "strings" : kind == I32 ? "32-bit integers" : "32-bit reals");
+    if (count != UINT64_MAX && it->count != count) return fail(e, "metadata: %s has %llu items where %llu tokens are", key, (unsigned long long)it->count, (unsigned long long)count);
+    return it->count <= INT32_MAX || fail(e, "metadata: %s has too many items", key);
+}
+
+static text_view *views_of(const entry *it) {
+    text_view *views = malloc((it->count + 1) * sizeof *views);
+    const uint8_t *at = it->at;
+    for (uint64_t i = 0; views && i < it->count; i++) {
+        views[i] = (text_view){(const char *)at + 8, get_u64(at)};
+        at += 8 + views[i].size;
+    }
+    return views;
+}
+
+static void *copy_of(const entry *it) {         /* 32-bit numbers, aligned */
+    void *copy = malloc(4 * (it->count + 1));
+    if (copy) memcpy(copy, it->at, 4 * it->count);
+    return copy;
+}
+
+static bool find_ends(tf_model *m, const text_view *tokens, const int32_t *types) {
+    static const char *const words[] = {"</s>", "<|im_end|>", "<|end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end_of_turn|>", "<EOT>", "<|EOT|>"};
+    if (!(m->ends = calloc((size_t)m->info.vocab, 1))) return false;
+    for (int t = 0; t < m->info.vocab; t++)
+        for (size_t w = 0; types && types[t] == TF_CONTROL && w < sizeof words / sizeof *words; w++) m->ends[t] |= same(tokens[t], words[w]);
+    if (m->info.eos >= 0) m->ends[m->info.eos] = 1;
+    if (m->info.eot >= 0) m->ends[m->info.eot] = 1;
+    return true;
+}
+
+static bool load_tokenizer(tf_model *m, complaint e) {
+    const gguf_file *f = &m->file;
+    const entry *tokens, *scores, *types, *merges;
+    if (!get_array(f, "tokenizer.ggml.tokens", STRING, UINT64_MAX, &tokens, e)) return false;
+    const char *model = get_text(f, "tokenizer.ggml.model"), *pre = get_text(f, "tokenizer.ggml.pre");
+    if (!model || !tokens || !tokens->count) return fail(e, "metadata: %s is missing: the file has no vocabulary", model ? "tokenizer.ggml.tokens" : "tokenizer.ggml.model");
+    tf_info *i = &m->info;
+    i->vocab = (int32_t)tokens->count;
+    if (!get_array(f, "tokenizer.ggml.scores", REAL32, tokens->count, &scores, e) || !get_array(f, "tokenizer.ggml.token_type", I32, tokens->count, &types, e) ||
+        !get_array(f, "tokenizer.ggml.merges", STRING, UINT64_MAX, &merges, e)) return false;
+    const struct { const char *key; int32_t *id; } ids[] = {{"bos", &i->bos}, {"eos", &i->eos}, {"eot", &i->eot}, {"unknown", &i->unk}, {"padding", &i->pad}};
+    for (size_t k = 0; k < sizeof ids / sizeof *ids; k++) {
+        char key[64];
+        snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", ids[k].key);
+        const entry *none = find(f, key);
+        *ids[k].id = -1;                                        /* 2^32 - 1 is how converters write "there is none" */
+        if (!(none && none->kind == U32 && get_u32(none->at) == UINT32_MAX) && !get_integer(f, key, -1, -1, i->vocab - 1, ids[k].id, e)) return false;
+    }
+    bool spm = !strcmp(model, "llama"), llama3 = pre && (!strcmp(pre, "llama-bpe") || !strcmp(pre, "llama3") || !strcmp(pre, "llama-v3"));
+    int32_t add_space;
+    if (!get_integer(f, "tokenizer.ggml.add_bos_token", spm || llama3, 0, 1, &i->add_bos, e) || !get_integer(f, "tokenizer.ggml.add_eos_token", 0, 0, 1, &i->add_eos, e) ||
+        !get_integer(f, "tokenizer.ggml.add_space_prefix", spm, 0, 1, &add_space, e)) return false;
+    if (i->bos < 0) i->add_bos = 0;
+    if (i->eos < 0) i->add_eos = 0;
+    text_view *token_views = views_of(tokens), *merge_views = merges ? views_of(merges) : NULL;
+    float *score = scores ? copy_of(scores) : NULL;
+    int32_t *type = types ? copy_of(types) : NULL;
+    const char *problem = "out of memory for the vocabulary";
+    if (token_views && (merge_views || !merges) && (score || !scores) && (type || !types) && find_ends(m, token_views, type)) {
+        problem = tokenizer_open(&m->tokenizer, &(vocabulary_source){
+            .model = {model, strlen(model)}, .pre = {pre ? pre : "", pre ? strlen(pre) : 0}, .n_tokens = (uint32_t)i->vocab, .n_merges = merges ? (uint32_t)merges->count : 0,
+            .tokens = token_views, .merges = merge_views, .scores = score, .types = type, .bos = i->bos, .eos = i->eos, .eot = i->eot, .unk = i->unk, .add_space_prefix = add_space});
+        m->has_tokenizer = !problem;
+    }
+    free(token_views);
+    free(merge_views);
+    free(score);
+    free(type);
+    return !problem || fail(e, "vocabulary: %s%s%s", problem, pre && strstr(problem, "pre-tokenizer") ? ": " : "", pre && strstr(problem, "pre-tokenizer") ? show((text_view){pre, strlen(pre)}).text : "");
+}
+
+static int count_cores(void) {
+#ifdef __linux__
+    cpu_set_t set;
+    if (!sched_getaffinity(0, sizeof set, &set)) return CPU_COUNT(&set);
+#endif
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (int)n : 1;
+}
+
+static void scratch_close(scratch *s) {
+    free(s->rows);
+    free(s->wanted_rows);
+    free(s->x);
+    free(s->scores);
+    memset(s, 0, sizeof *s);
+}
+
+static void model_release(tf_model *m) {
+    if (atomic_fetch_sub(&m->references, 1) != 1) return;
+    pool_close(&m->pool);
+    scratch_close(&m->scratch);
+    if (m->panels) munmap(m->panels, m->panels_size);
+    for (int i = 0; i < m->n_vectors; i++) free(m->vectors[i]);
+    free(m->vectors);
+    free(m->layers);
+    free(m->frequency);
+    free(m->ends);
+    if (m->has_tokenizer) tokenizer_close(&m->tokenizer);
+    file_close(&m->file);
+    pthread_mutex_destroy(&m->lock);
+    free(m);
+}
+
+static bool model_load(tf_model *m, const char *path, int threads, complaint e) {
+    if (!file_open(&m->file, path, e) || !load_tokenizer(m, e)) return false;
+    m->info.bytes = m->file.size;
+    for (uint64_t t = 0; t < m->file.n_tensors; t++) m->info.parameters += m->file.tensors[t].rows * m->file.tensors[t].columns;
+    if (!m->file.n_tensors) return true;                        /* a vocabulary by itself */
+    const char *family = get_text(&m->file, "general.architecture");
+    if (!family) return fail(e, "metadata: general.architecture is missing");
+    if (strcmp(family, "llama") && strcmp(family, "qwen2") && strcmp(family, "qwen3"))
+        return fail(e, "architecture %s is not supported (llama, qwen2 and qwen3 are)", show((text_view){family, strlen(family)}).text);
+    m->neox = strcmp(family, "llama") != 0;
+    if (threads <= 0) threads = count_cores();
+    if (!load_shape(m, family, e) || !pool_open(&m->pool, threads > 64 ? 64 : threads, e)) return false;
+    m->info.threads = m->pool.threads;
+    return load_weights(m, family, e);
+}
+
+TF_API tf_model *tf_open(const char *path, int32_t threads, char *error, int32_t error_size) {
+    tf_model *m = calloc(1, sizeof *m);
+    complaint e = {error, error_size};
+    fail(e, "%s", "");
+    if (!m) { fail(e, "out of memory"); return NULL; }
+    atomic_init(&m->references, 1);
+    pthread_mutex_init(&m->lock, NULL);
+    if (model_load(m, path, threads, e)) return m;
+    model_release(m);
+    return NULL;
+}
+
+TF_API void tf_close(tf_model *m) { if (m) model_release(m); }
+TF_API void tf_describe(const tf_model *m, tf_info *info) { *info = m->info; }
+TF_API const char *tf_text(const tf_model *m, const char *key) { return get_text(&m->file, key); }
+TF_API int32_t tf_interface(void) { return TF_INTERFACE; }
+TF_API const char *tf_kernels(void) { return KERNELS; }
+
+TF_API int64_t tf_tokenize(const tf_model *m, const char *text, int64_t size, int32_t special, int32_t *tokens, int64_t room) {
+    return tokenizer_encode(&m->tokenizer, text, size, special, tokens, room);
+}
+TF_API int64_t tf_detokenize(const tf_model *m, const int32_t *tokens, int64_t n, int32_t special, int32_t skip_space, char *text, int64_t room) {
+    return tokenizer_decode(&m->tokenizer, tokens, n, special, skip_space, text, room);
+}
+TF_API int32_t tf_attribute(const tf_model *m, int32_t token) { return token >= 0 && token < m->info.vocab ? m->tokenizer.attributes[token] : -1; }
+TF_API int32_t tf_ends(const tf_model *m, int32_t token) { return token >= 0 && token < m->info.vocab && m->ends[token]; }
+
+/* ==== session =============================================================================================
+ * A session is a list of blocks. A fork takes the same blocks and counts one more reference on each; whoever appends to
+ * a half-filled block that others hold too works on a copy of that one block. */
+
+static void block_release(block *b) { if (atomic_fetch_sub(&b->references, 1) == 1) free(b); }
+
+static block *block_new(const tf_model *m, const block *from) {
+    size_t bytes = (block_bytes(m) + 63) / 64 * 64;
+    block *b = aligned_alloc(64, bytes);
+    if (!b) return NULL;
+    if (from) memcpy((void *)b->data, from->data, block_bytes(m) - sizeof(block));
+    else memset((void *)b->data, 0, block_bytes(m) - sizeof(block));
+    atomic_init(&b->references, 1);
+    return b;
+}
+
+static int blocks_for(int length) { return (length + BLOCK - 1) / BLOCK; }
+
+static bool session_room(tf_session *s, int blocks) {
+    if (blocks <= s->room) return true;
+    int room = blocks > 2 * s->room ? blocks : 2 * s->room;
+    block **list = realloc(s->block, (size_t)room * sizeof *list);
+    if (!list) return false;
+    s->block = list;
+    s->room = room;
+    return true;
+}
+
+TF_API tf_session *tf_session_new(tf_model *m, char *error, int32_t error_size) {
+    complaint e = {error, error_size};
+    if (!m->has_weights) { fail(e, "this file is a vocabulary without weights: there is nothing to run"); return NULL; }
+    tf_session *s = calloc(1, sizeof *s);
+    if (!s) { fail(e, "out of memory for a session"); return NULL; }
+    s->model = m;
+    atomic_fetch_add(&m->references, 1);
+    return s;
+}
+
+TF_API tf_session *tf_session_fork(const tf_session *from, char *error, int32_t error_size) {
+    tf_session *s = tf_session_new(from->model, error, error_size);
+    if (!s) return NULL;
+    if (!session_room(s, blocks_for(from->length))) {
+        fail((complaint){error, error_size}, "out of memory for a session");
+        tf_session_free(s);
+        return NULL;
+    }
+    s->length = from->length;
+    s->blocks = blocks_for(from->length);
+    for (int b = 0; b < s->blocks; b++) {
+        s->block[b] = from->block[b];
+        atomic_fetch_add_explicit(&s->block[b]->references, 1, memory_order_relaxed);
+    }
+    return s;
+}
+
+TF_API void tf_session_free(tf_session *s) {
+    if (!s) return;
+    for (int b = 0; b < s->blocks; b++) block_release(s->block[b]);
+    free(s->block);
+    model_release(s->model);
+    free(s);
+}
+
+TF_API int32_t tf_session_length(const tf_session *s) { return s->length; }
+
+TF_API int32_t tf_session_rewind(tf_session *s, int32_t length) {
+    if (length < 0 || length > s->length) return -1;
+    s->length = length;
+    while (s->blocks > blocks_for(length)) block_release(s->block[--s->blocks]);
+    return 0;
+}
+
+/* Blocks for n more tokens, the one that is half full among them, ours alone. Invisible until the length grows. */
+static bool session_reserve(tf_session *s, int n) {
+    int needed = blocks_for(s->length + n), half = s->length / BLOCK;
+    if (!session_room(s, needed)) return false;
+    if (s->length % BLOCK && atomic_load_explicit(&s->block[half]->references, memory_order_acquire) > 1) {
+        block *own = block_new(s->model, s->block[half]);
+        if (!own) return false;
+        block_release(s->block[half]);
+        s->block[half] = own;
+    }
+    for (; s->blocks < needed; s->blocks++)
+        if (!(s->block[s->blocks] = block_new(s->model, NULL))) return false;
+    return true;
+}
+
+/* Working memory for `rows` rows and sessions of `length`: one allocation, cut into parts. */
+static bool scratch_reserve(tf_model *m, int rows, int length) {
+    scratch *s = &m->scratch;
+    const tf_info *i = &m->info;
+    if (rows > s->room) {
+        const size_t parts[] = {(size_t)i->dim, (size_t)i->dim, (size_t)i->heads * (size_t)i->head_dim, (size_t)i->kv_heads * (size_t)i->head_dim,
+                                (size_t)i->kv_heads * (size_t)i->head_dim, (size_t)i->ffn, (size_t)i->ffn, (size_t)m->rotated};
+        float **places[] = {&s->x, &s->h, &s->q, &s->k, &s->v, &s->gate, &s->up, &s->rotation};
+        size_t total = 0, n_parts = sizeof parts / sizeof *parts;
+        for (size_t k = 0; k < n_parts; k++) total += (parts[k] * (size_t)rows + 15) / 16 * 16;
+        free(s->rows);
+        free(s->wanted_rows);
+        free(s->x);
+        s->room = 0;
+        s->rows = malloc((size_t)rows * sizeof *s->rows);
+        s->wanted_rows = malloc((size_t)rows * sizeof *s->wanted_rows);
+        float *at = s->x = aligned_alloc(64, total * sizeof(float));
+        if (!s->rows || !s->wanted_rows || !at) return false;
+        for (size_t k = 0; k < n_parts; k++) {
+            *places[k] = at;
+            at += (parts[k] * (size_t)rows + 15) / 16 * 16;
+        }
+        s->room = rows;
+    }
+    int score_room = blocks_for(length) * BLOCK;
+    if (score_room > s->score_room) {
+        free(s->scores);
+        s->score_room = 0;
+        s->scores = aligned_alloc(64, (size_t)m->pool.threads * (size_t)score_room * sizeof(float));
+        if (!s->scores) return false;
+        s->score_room = score_room;
+    }
+    return true;
+}
+
+/* Most rows in one pass: 512, fewer where a row is so wide that they would take more than 64 MB. */
+static int most_rows(const tf_model *m) {
+    int64_t row_bytes = 4 * (2 * (int64_t)m->info.dim + 2 * (int64_t)m->info.ffn + ((int64_t)m->info.heads + 2 * m->info.kv_heads) * m->info.head_dim);
+    int64_t rows = (64 << 20) / row_bytes;
+    return rows < 1 ? 1 : rows > 512 ? 512 : (int)rows;
+}
+
+static bool check_steps(tf_model *m, const tf_step *steps, int n_steps, complaint e) {
+    for (int i = 0; i < n_steps; i++) {
+        const tf_step *it = &steps[i];
+        if (!it->session || it->session->model != m) return fail(e, "step %d: its session belongs to another model", i);
+        if (it->n < 1 || !it->tokens) return fail(e, "step %d: has no tokens", i);
+        if (it->session->listed) return fail(e, "step %d: its session already stands in an earlier step", i);
+        it->session->listed = true;
+        if (it->n > m->info.context - it->session->length)
+            return fail(e, "the context is full: %d tokens are held and %d more were given, but it has room for %d in all", it->session->length, it->n, m->info.context);
+        for (int k = 0; k < it->n; k++)
+            if (it->tokens[k] < 0 || it->tokens[k] >= m->info.vocab) return fail(e, "token %d is not in the vocabulary of %d", it->tokens[k], m->info.vocab);
+    }
+    return true;
+}
+
+static int64_t evaluate(tf_model *m, const tf_step *steps, int n_steps, float *logits, complaint e) {
+    int64_t total = 0, written = 0;
+    int longest = 0;
+    for (int i = 0; i < n_steps; i++) {
+        total += steps[i].n;
+        if (steps[i].session->length + steps[i].n > longest) longest = steps[i].session->length + steps[i].n;
+        if (!session_reserve(steps[i].session, steps[i].n)) { fail(e, "out of memory for the KV cache"); return -1; }
+    }
+    const int most = most_rows(m);
+    if (!scratch_reserve(m, total < most ? (int)total : most, longest)) { fail(e, "out of memory for the working memory"); return -1; }
+    scratch *s = &m->scratch;
+    for (int i = 0, done = 0; i < n_steps;) {                   /* fill a pass with rows, then run it */
+        s->logits = logits ? logits + written * m->info.vocab : NULL;
+        for (s->n = s->wanted = 0; i < n_steps && s->n < most;) {
+            const tf_step *it = &steps[i];
+            s->rows[s->n] = (row){it->session, it->tokens[done], it->session->length + done};
+            done++;
+            if (it->want == 2 || (it->want == 1 && done == it->n)) s->wanted_rows[s->wanted++] = s->n;
+            s->n++;
+            if (done == it->n) { i++; done = 0; }
+        }
+        pool_run(&m->pool, forward, m);
+        written += s->wanted;
+    }
+    for (int i = 0; i < n_steps; i++) steps[i].session->length += steps[i].n;
+    return written;
+}
+
+TF_API int64_t tf_evaluate(tf_model *m, const tf_step *steps, int32_t n_steps, float *logits, char *error, int32_t error_size) {
+    complaint e = {error, error_size};
+    int64_t written = -1;
+    pthread_mutex_lock(&m->lock);
+    if (check_steps(m, steps, n_steps, e)) written = evaluate(m, steps, n_steps, logits, e);
+    for (int i = 0; i < n_steps; i++)
+        if (steps[i].session && steps[i].session->model == m) steps[i].session->listed = false;
+    pthread_mutex_unlock(&m->lock);
+    return written;
+}
+
+/* ==== sampler =============================================================================================
+ * Logits to one token: bias, penalties, temperature, then the candidates in order of likelihood, cut by top-k, top-p and
+ * min-p, and one draw. Candidates come off a heap, so that only those that are looked at are ever sorted. */
+
+enum { WINDOW = 4096 };
+
+struct tf_sampler {
+    int vocab;
+    tf_sampling settings;
+    uint64_t random;
+    float *bias;                /* one a token, NULL while there is none */
+    double *value;              /* logits as they are changed; then probabilities of the most likely token's size */
+    int *heap;
+    bool *seen;
+    int history[WINDOW];        /* a ring of the last tokens */
+    int64_t accepted;
+};
+
+static double next_random(uint64_t *state) {    /* splitmix64 (Steele, Lea, Flood 2014): [0, 1) with 53 bits */
+    uint64_t z = *state += 0x9E3779B97F4A7C15u;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
+}
+
+TF_API void tf_sampler_free(tf_sampler *s) {
+    if (!s) return;
+    free(s->bias);
+    free(s->value);
+    free(s->heap);
+    free(s->seen);
+    free(s);
+}
+
+TF_API tf_sampler *tf_sampler_new(int32_t vocab, const tf_sampling *settings, uint64_t seed) {
+    tf_sampler *s = vocab > 0 ? calloc(1, sizeof *s) : NULL;
+    if (!s) return NULL;
+    s->vocab = vocab;
+    s->settings = *settings;
+    s->random = seed;
+    if (s->settings.window > WINDOW) s->settings.window = WINDOW;
+    s->value = malloc((size_t)vocab * sizeof *s->value);
+    s->heap = malloc((size_t)vocab * sizeof *s->heap);
+    s->seen = calloc((size_t)vocab, sizeof *s->seen);
+    if (s->value && s->heap && s->seen) return s;
+    tf_sampler_free(s);
+    return NULL;
+}
+
+TF_API int32_t tf_sampler_bias(tf_sampler *s, int32_t token, float bias) {
+    if (token < 0 || token >= s->vocab) return -1;
+    if (!s->bias && !(s->bias = calloc((size_t)s->vocab, sizeof *s->bias))) return -1;
+    s->bias[token] += bias;
+    return 0;
+}
+
+TF_API void tf_sampler_accept(tf_sampler *s, int32_t token) {
+    if (token >= 0 && token < s->vocab) s->history[s->accepted++ % WINDOW] = token;
+}
+
+static void penalise(tf_sampler *s) {
+    const tf_sampling *o = &s->settings;
+    int64_t first = s->accepted > o->window ? s->accepted - o->window : 0;
+    if (o->repetition == 1 && o->presence == 0) return;
+    for (int64_t i = first; i < s->accepted; i++) {
+        int token = s->history[i % WINDOW];
+        double *x = &s->value[token];
+        if (s->seen[token]) continue;
+        s->seen[token] = true;
+        *x = *x > 0 ? *x / (double)o->repetition : *x * (double)o->repetition;
+        *x -= (double)o->presence;
+    }
+    for (int64_t i = first; i < s->accepted; i++) s->seen[s->history[i % WINDOW]] = false;
+}
+
+static bool before(const tf_sampler *s, int a, int b) { return s->value[a] > s->value[b] || (s->value[a] == s->value[b] && a < b); }
+
+static void sift(tf_sampler *s, int at, int n) {
+    for (int child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && before(s, s->heap[child + 1], s->heap[child])) child++;
+        if (!before(s, s->heap[child], s->heap[at])) return;
+        int swap = s->heap[at];
+        s->heap[at] = s->heap[child];
+        s->heap[child] = swap;
+    }
+}
+
+/* The most likely of the n left on the heap; it goes behind them, so that what was popped stands there, last first. */
+static int pop(tf_sampler *s, int n) {
+    int top = s->heap[0];
+    s->heap[0] = s->heap[n - 1];
+    s->heap[n - 1] = top;
+    sift(s, 0, n - 1);
+    return top;
+}
+
+static int draw(tf_sampler *s, double most) {
+    const tf_sampling *o = &s->settings;
+    const int n = s->vocab;
+    double total = 0, kept = 0;
+    for (int t = 0; t < n; t++) {
+        s->value[t] = exp(s->value[t] - most);
+        s->heap[t] = t;
+    }
+    for (int i = n / 2 - 1; i >= 0; i--) sift(s, i, n);
+    int candidates = o->top_k > 0 && o->top_k < n ? o->top_k : n, popped = 0;
+    if (candidates < n) while (popped < candidates) total += s->value[pop(s, n - popped++)];
+    else for (int t = 0; t < n; t++) total += s->value[t];
+
+    int keep = candidates;                      /* how many of the candidates, in order, stay after top-p and min-p */
+    if (o->top_p < 1 || o->min_p > 0) {
+        double least = -1;
+        for (keep = 0; keep < candidates; keep++) {
+            int token = keep < popped ? s->heap[n - 1 - keep] : pop(s, n - popped++);
+            if (least < 0) least = (double)o->min_p * s->value[token];
+            if (keep && (s->value[token] < least || (o->top_p < 1 && kept >= (double)o->top_p * total))) break;
+            kept += s->value[token];
+        }
+    } else kept = total;
+
+    double u = next_random(&s->random) * kept, running = 0;
+    int token = 0;
+    for (int i = 0; i < keep; i++) {
+        token = i < popped ? s->heap[n - 1 - i] : pop(s, n - popped++);
+        running += s->value[token];
+        if (running > u) break;
+    }
+    return token;
+}
+
+TF_API int32_t tf_sampler_pick(tf_sampler *s, const float *logits) {
+    const tf_sampling *o = &s->settings;
+    int best = 0;
+    for (int t = 0; t < s->vocab; t++) {
+        s->value[t] = isnan(logits[t]) ? -INFINITY : (double)logits[t];
+        if (s->bias) s->value[t] += (double)s->bias[t];
+    }
+    penalise(s);
+    for (int t = 1; t < s->vocab; t++)
+        if (s->value[t] > s->value[best]) best = t;
+    double most = s->value[best];
+    if (o->temperature > 0 && isfinite(most)) {         /* nothing finite, or one infinite: there is no choice */
+        for (int t = 0; t < s->vocab; t++) s->value[t] /= (double)o->temperature;
+        best = draw(s, s->value[best]);
+    }
+    tf_sampler_accept(s, best);
+    return best;
+}
+
+/* ==== main ================================================================================================
+ * ./run model.gguf chats on a terminal; with -p it completes one prompt. */
+
+#ifndef TF_LIBRARY
+
+/* What stands around the messages of a conversation. Control tokens are recognised in these texts, never in a message. */
+typedef struct { const char *mark, *name, *system[2], *user[2], *assistant[2]; } family;
+static const family FAMILIES[] = {
+    {"<|im_start|>", "chatml", {"<|im_start|>system\n", "<|im_end|>\n"}, {"<|im_start|>user\n", "<|im_end|>\n"}, {"<|im_start|>assistant\n", "<|im_end|>\n"}},
+    {"<|start_header_id|>", "llama 3", {"<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"},
+     {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"}, {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"}},
+    {"<<SYS>>", "llama 2", {"[INST] <<SYS>>\n", "\n<</SYS>>\n\n"}, {"[INST] ", " [/INST]"}, {" ", "</s><s>"}},
+    {"[INST]", "mistral", {"[INST] ", "\n\n"}, {"[INST] ", " [/INST]"}, {"", "</s>"}},
+    {"<|assistant|>", "zephyr", {"<|system|>\n", "</s>\n"}, {"<|user|>\n", "</s>\n"}, {"<|assistant|>\n", "</s>\n"}},
+};
+
+typedef struct {
+    tf_model *model;
+    tf_session *session;
+    tf_sampler *sampler;
+    const family *family;       /* NULL: a base model, which continues the text */
+    float *logits;
+    int32_t *pending;           /* tokens that the session has not seen yet */
+    int64_t n_pending, room;
+    bool system_open;           /* llama 2 and mistral: the system text stands inside the first user message */
+} chat;
+
+static bool add_token(chat *c, int32_t token) {
+    if (c->n_pending == c->room) {
+        int32_t *more = realloc(c->pending, (size_t)(c->room * 2 + 64) * sizeof *more);
+        if (!more) return false;
+        c->pending = more;
+        c->room = c->room * 2 + 64;
+    }
+    c->pending[c->n_pending++] = token;
+    return true;
+}
+
+static bool add_text(chat *c, const char *text, bool special) {
+    int64_t size = (int64_t)strlen(text), n = tf_tokenize(c->model, text, size, special, NULL, 0);
+    int32_t *tokens = n > 0 ? malloc((size_t)n * sizeof *tokens) : NULL;
+    bool good = n == 0 || (tokens && tf_tokenize(c->model, text, size, special, tokens, n) == n);
+    for (int64_t i = 0; good && i < n; i++) good = add_token(c, tokens[i]);
+    free(tokens);
+    return good;
+}
+
+static bool add_system(chat *c, const char *text) {
+    if (!text || !c->family) return true;
+    c->system_open = !strcmp(c->family->user[0], "[INST] ");
+    return add_text(c, c->family->system[0], true) && add_text(c, text, false) && add_text(c, c->family->system[1], true);
+}
+
+static bool add_user(chat *c, const char *text) {
+    if (!c->family) return add_text(c, text, false);
+    const char *opening = c->system_open ? "" : c->family->user[0];
+    c->system_open = false;
+    return add_text(c, opening, true) && add_text(c, text, false) && add_text(c, c->family->user[1], true) && add_text(c, c->family->assistant[0], true);
+}
+
+/* The length of the longest prefix that does not end inside a character, so that a stream can be cut there. */
+static int64_t utf8_complete(const char *text, int64_t size) {
+    uint32_t point;
+    for (int64_t i = size - 1; i >= 0 && i >= size - 3; i--)
+        if (((unsigned char)text[i] & 0xC0) != 0x80) return utf8_read(text + i, size - i, &point) ? size : i;
+    return size;
+}
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Evaluate what is pending, then write tokens to standard output until the model ends, or `limit` (0: none) is reached. */
+static bool reply(chat *c, int limit, char *error, int32_t error_size) {
+    char bytes[4096];
+    int64_t held = 0, room = sizeof bytes;      /* bytes of a character that is not complete yet */
+    tf_info info;
+    tf_describe(c->model, &info);
+    double start = seconds(), first = 0;
+    int64_t prompt = c->n_pending, made = 0;
+    while (!limit || made < limit) {
+        if (c->n_pending > info.context - tf_session_length(c->session)) {
+            if (!made) { snprintf(error, (size_t)error_size, "the prompt has %lld tokens, but the context of %d has room for %d", (long long)c->n_pending, info.context, info.context - tf_session_length(c->session)); return false; }
+            fprintf(stderr, "\n[the context of %d tokens is full]", info.context);
+            break;
+        }
+        tf_step step = {c->session, c->pending, (int32_t)c->n_pending, 1};
+        if (tf_evaluate(c->model, &step, 1, c->logits, error, error_size) < 0) return false;
+        c->n_pending = 0;
+        if (!made) first = seconds();
+        int32_t token = tf_sampler_pick(c->sampler, c->logits);
+        made++;
+        if (tf_ends(c->model, token)) break;
+        int64_t size = tf_detokenize(c->model, &token, 1, 0, 0, bytes + held, room - held);
+        if (size < 0 || size > room - held) size = 0;
+        int64_t complete = utf8_complete(bytes, held + size);
+        fwrite(bytes, 1, (size_t)complete, stdout);
+        fflush(stdout);
+        held = held + size - complete;
+        memmove(bytes, bytes + complete, (size_t)held);
+        if (!add_token(c, token)) return false;
+    }
+    if (held) fputs("\xEF\xBF\xBD", stdout);
+    if (c->family && !add_text(c, c->family->assistant[1], true)) return false;
+    double end = seconds();
+    fprintf(stderr, "\n[%lld tokens read at %.0f/s, %lld written at %.1f/s]\n", (long long)prompt, (double)prompt / (first - start), (long long)made, made > 1 ? (double)(made - 1) / (end - first) : 0);
+    fputs("\n", stdout);
+    return true;
+}
+
+typedef struct { const char *path, *prompt, *system; int limit, threads; bool raw; tf_sampling sampling; uint64_t seed; } options;
+
+static void usage(FILE *to) {
+    fputs("run: chat with the model in a parameters file (GGUF), or complete one prompt\n\n"
+          "  ./run model.gguf [options]\n\n"
+          "  -p TEXT    complete this prompt, then leave      -S TEXT    system message\n"
+          "  -n N       at most N tokens a reply (0: no end)  -t REAL    temperature (0: the most likely), default 0.8\n"
+          "  -k N       top-k (0: off)                        --top-p REAL, default 0.95     --min-p REAL (0: off)\n"
+          "  -s SEED    the same seed gives the same text     -r REAL    repetition penalty (1: off)\n"
+          "  -j N       threads (0: one a core)               --raw      no chat template: continue the text\n", to);
+}
+
+static bool read_options(int argc, char **argv, options *o) {
+    for (int i = 1; i < argc; i++) {
+        const char *flag = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
+        char *end = NULL;
+        if (!strcmp(flag, "-h") || !strcmp(flag, "--help")) { usage(stdout); exit(0); }
+        if (!strcmp(flag, "--raw")) { o->raw = true; continue; }
+        if (flag[0] != '-') {
+            if (o->path) { fprintf(stderr, "run: one file at a time: %s, %s\n", o->path, flag); return false; }
+            o->path = flag;
+            continue;
+        }
+        if (!value) { fprintf(stderr, "run: %s needs a value\n", flag); return false; }
+        i++;
+        errno = 0;
+        if (!strcmp(flag, "-p")) { o->prompt = value; continue; }
+        if (!strcmp(flag, "-S")) { o->system = value; continue; }
+        double number = strtod(value, &end);
+        if (end == value || *end || errno || !isfinite(number)) { fprintf(stderr, "run: %s needs a number, not %s\n", flag, value); return false; }
+        bool whole = number >= 0 && number <= INT32_MAX && number == floor(number);
+        if (!strcmp(flag, "-t")) o->sampling.temperature = (float)number;
+        else if (!strcmp(flag, "--top-p")) o->sampling.top_p = (float)number;
+        else if (!strcmp(flag, "--min-p")) o->sampling.min_p = (float)number;
+        else if (!strcmp(flag, "-r") && number > 0) o->sampling.repetition = (float)number;
+        else if (!strcmp(flag, "-n") && whole) o->limit = (int)number;
+        else if (!strcmp(flag, "-k") && whole) o->sampling.top_k = (int)number;
+        else if (!strcmp(flag, "-j") && whole) o->threads = (int)number;
+        else if (!strcmp(flag, "-s")) o->seed = strtoull(value, NULL, 10);
+        else { fprintf(stderr, "run: %s %s is not understood; run -h lists the options\n", flag, value); return false; }
+    }
+    if (!o->path) usage(stderr);
+    return o->path != NULL;
+}
+
+static bool converse(chat *c, const options *o, char *error, int32_t error_size) {
+    tf_info info;
+    tf_describe(c->model, &info);
+    if (info.add_bos && !add_token(c, info.bos)) return false;
+    if (!add_system(c, o->system)) return false;
+    if (o->prompt) {
+        if (!c->family) fputs(o->prompt, stdout);
+        return add_user(c, o->prompt) && reply(c, o->limit, error, error_size);
+    }
+    fprintf(stderr, "%s: %s. End with Ctrl-D.\n", o->path, c->family ? c->family->name : "a base model, which continues your text");
+    char *line = NULL;
+    size_t room = 0;
+    bool good = true;
+    while (good && (fputs("> ", stderr), getline(&line, &room, stdin)) > 0) {
+        line[strcspn(line, "\n")] = 0;
+        if (!*line) continue;
+        if (!c->family) {                       /* each text stands by itself */
+            tf_session_rewind(c->session, 0);
+            c->n_pending = 0;
+            good = !info.add_bos || add_token(c, info.bos);
+            fputs(line, stdout);
+        }
+        good = good && add_user(c, line);
+        if (good && !reply(c, o->limit, error, error_size)) {
+            fprintf(stderr, "run: %s\n", error);
+            if (c->family) { good = false; break; }
+        }
+    }
+    free(line);
+    return good;
+}
+
+int main(int argc, char **argv) {
+    options o = {.limit = 512, .sampling = {.temperature = 0.8f, .top_p = 0.95f, .repetition = 1, .window = 256}, .seed = (uint64_t)time(NULL)};
+    char error[512] = "out of memory";
+    if (!read_options(argc, argv, &o)) return 2;
+    chat c = {.model = tf_open(o.path, o.threads, error, sizeof error)};
+    bool good = c.model != NULL;
+    if (good) good = (c.session = tf_session_new(c.model, error, sizeof error)) != NULL;
+    if (good) {
+        tf_info info;
+        tf_describe(c.model, &info);
+        c.logits = malloc((size_t)info.vocab * sizeof *c.logits);
+        c.sampler = tf_sampler_new(info.vocab, &o.sampling, o.seed);
+        const char *template = tf_text(c.model, "tokenizer.chat_template");
+        for (size_t f = 0; template && !o.raw && !c.family && f < sizeof FAMILIES / sizeof *FAMILIES; f++)
+            if (strstr(template, FAMILIES[f].mark)) c.family = &FAMILIES[f];
+        snprintf(error, sizeof error, "out of memory");
+        good = c.logits && c.sampler && converse(&c, &o, error, sizeof error);
+    }
+    if (!good) fprintf(stderr, "run: %s\n", error);
+    free(c.pending);
+    free(c.logits);
+    tf_sampler_free(c.sampler);
+    tf_session_free(c.session);
+    tf_close(c.model);
+    return good ? 0 : 1;
+}
+
+#endif
