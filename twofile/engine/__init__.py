@@ -1,0 +1,1 @@
+"""A parameters file, running: engines, sessions, sampling, streaming and chat templates."""
