@@ -1,0 +1,85 @@
+"""After training the bundled model: write it, measure it, let it tell stories.
+
+    python recipes/bundled.py --data DATA --run RUN [--out twofile/models/stories.gguf]
+
+Prints a Markdown table of bits per byte for each source's held-out documents, without those that share a line of 40 or
+more characters with the training text, and five stories. Long documents are measured on their first 8,000 characters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from twofile.engine.engine import Engine
+from twofile.engine.generate import generate
+from twofile.engine.sampler import Sampling
+from twofile.evaluate.bits import bits_per_byte
+from twofile.params.parameters import Parameters
+from twofile.train import corpus
+from twofile.train.export import export
+from twofile.train.pretrain import Recipe, read_recipe
+
+LONGEST = 8000
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def lines(text: str) -> set[str]:
+    """The lines of a text that are long enough to be no chance repetition."""
+    return {line for line in text.split("\n") if len(line) >= 40}
+
+
+def held_out(recipe: Recipe, data: Path) -> dict[str, tuple[list[str], int]]:
+    """For each source its held-out documents that share nothing with the training text, and how many were left out."""
+    seen: set[str] = set()
+    for source in recipe.sources:
+        if source.share > 0:
+            for document in corpus.documents(source, data):
+                if corpus.copies(document, source.share):
+                    seen |= lines(document.text)
+    result = {}
+    for source in recipe.sources:
+        texts = [document.text for document in corpus.documents(source, data, held_out=True)]
+        clean = [text[:LONGEST] for text in texts if not lines(text) & seen]
+        result[source.name] = clean, len(texts) - len(clean)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "bundled.toml")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=ROOT / "twofile" / "models" / "stories.gguf")
+    given = parser.parse_args()
+    recipe = read_recipe(given.recipe)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--verify", "--quiet", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    command = "torchrun --nproc-per-node 2 -m twofile.train.pretrain recipes/bundled.toml"
+    print(export(recipe, given.run, given.out, type="Q8_0", command=command, commit=commit.strip()))
+    with Parameters.open(given.out) as parameters:
+        print(f"sha256 {parameters.sha256()}, {parameters.hyper.n_parameters} parameters")
+
+    engine = Engine(given.out)
+    print(engine)
+    print("| held-out text of | bits per byte | 95% interval | documents | bytes | left out for overlap |")
+    print("|---|---|---|---|---|---|")
+    for name, (texts, overlapping) in held_out(recipe, given.data).items():
+        found = bits_per_byte(engine, texts)
+        interval = f"{found.low:.3f} - {found.high:.3f}"
+        print(
+            f"| {name} | {found.bits_per_byte:.3f} | {interval} | {found.documents} | {found.bytes} | {overlapping} |"
+        )
+        sys.stdout.flush()
+
+    for seed in range(1, 6):
+        pieces = generate(engine.session(), engine.prompt("Once upon a time"), Sampling(seed=seed), max_tokens=400)
+        print(f"\n--- seed {seed}\nOnce upon a time" + "".join(piece.text for piece in pieces))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The packed token file and its loader."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from twofile.errors import TrainError
+from twofile.train.tokenizer import learn
+from twofile.train.tokens import Rows, pack
+
+TEXTS = [f"This is the text of number {i}, and it is short." for i in range(300)]
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokens") / "train.npy"
+    summary = pack(TEXTS, learn(TEXTS, 280), path)
+    assert summary.documents == 300
+    assert summary.bytes == sum(map(len, TEXTS))
+    assert summary.tokens == len(np.load(path))
+    return path
+
+
+def test_documents_come_back(packed: Path) -> None:
+    vocabulary, tokens = learn(TEXTS, 280), np.load(packed)
+    assert tokens.dtype == np.uint16
+    starts = np.flatnonzero(tokens == 0)
+    assert len(starts) == 301
+    assert starts[0] == 0
+    assert starts[-1] == len(tokens) - 1
+    for text, start, end in zip(TEXTS, starts[:-1], starts[1:], strict=True):
+        assert b"".join(vocabulary.token_bytes(int(i)) for i in tokens[start + 1 : end]).decode() == text
+
+
+def test_rows_are_a_function_of_seed_and_number(packed: Path) -> None:
+    a, b, other = Rows(packed, 16, seed=3), Rows(packed, 16, seed=3), Rows(packed, 16, seed=4)
+    first = [a.batch(row, 4) for row in range(0, 4 * a.blocks, 4)]  # four epochs
+    assert all(np.array_equal(b.batch(4 * i, 4), first[i]) for i in reversed(range(len(first))))
+    assert first[0].shape == (4, 17)
+    assert not np.array_equal(other.batch(0, 4), first[0])
+
+
+def test_an_epoch_has_every_block_once(packed: Path) -> None:
+    rows, tokens = Rows(packed, 16), np.load(packed)
+    for epoch in (0, 1):
+        seen = rows.batch(epoch * rows.blocks, rows.blocks)[:, :-1].ravel()
+        assert len(seen) == rows.blocks * 16
+        shift = rows._shift
+        assert np.array_equal(np.sort(seen), np.sort(tokens[shift : shift + len(seen)]))
+    assert len(list(rows.in_order())) == rows.blocks
+    assert np.array_equal(np.stack(list(rows.in_order(2)))[:, 0], tokens[[0, 16]])
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_bytes(b"no array")
+    np.save(tmp_path / "b.npy", np.zeros(10))
+    np.save(tmp_path / "c.npy", np.zeros(20, np.uint16))
+    for name in ("a.npy", "b.npy", "none.npy"):
+        with pytest.raises(TrainError, match=name):
+            Rows(tmp_path / name, 16)
+    with pytest.raises(TrainError, match="fewer than two contexts"):
+        Rows(tmp_path / "c.npy", 16)

@@ -1,0 +1,1 @@
+"""What a parameters file can do, measured: every figure with its n and its interval."""

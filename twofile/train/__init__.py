@@ -1,0 +1,1 @@
+"""Making parameters: corpus -> tokenizer -> packed tokens -> one loop for every stage -> checkpoint -> file."""

@@ -1,0 +1,134 @@
+"""The model that is trained: the Qwen3 architecture in PyTorch.
+
+RMSNorm before every part, rotary positions turning the two halves of a head (NEOX), a norm over each query and key head
+(QK-norm), grouped-query attention, SwiGLU, no biases. Guarantee: `state_dict()` has exactly the tensor names and shapes
+of a GGUF file of architecture `qwen3`, so export is a copy. Cost: about 6 * n_parameters floating-point operations for
+each token of a training step, and memory for the logits, batch * context * vocabulary floats.
+
+Shapes: B batch, T time, D dim, H query heads, K key/value heads, E head_dim, F ffn_dim, V vocabulary.
+Source: Qwen3 Technical Report, arXiv:2505.09388.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twofile.errors import TrainError
+from twofile.params.hyper import Hyperparameters
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last axis, computed in float32 and returned in the type of `x`."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.float()
+        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+        return (y * self.weight).to(x.dtype)
+
+
+def rotary(context: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """cos and sin of position * frequency, each [T, E/2]."""
+    frequency = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    angle_TE = torch.outer(torch.arange(context, dtype=torch.float64), frequency)
+    return angle_TE.cos().float(), angle_TE.sin().float()
+
+
+def rotate(x_BTHE: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
+    """Turn the pair (x[i], x[i + E/2]) by the angle of its position and frequency."""
+    a, b = x_BTHE.chunk(2, dim=-1)
+    cos, sin = cos_TE[:, None, :].to(x_BTHE.dtype), sin_TE[:, None, :].to(x_BTHE.dtype)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+class Block(nn.Module):
+    """Attention, then SwiGLU, each added to the residual stream."""
+
+    def __init__(self, hyper: Hyperparameters) -> None:
+        super().__init__()
+        self.hyper = hyper
+        dim, q, kv = hyper.dim, hyper.n_heads * hyper.head_dim, hyper.n_kv_heads * hyper.head_dim
+        self.attn_norm = RMSNorm(dim, hyper.norm_eps)
+        self.attn_q = nn.Linear(dim, q, bias=False)
+        self.attn_k = nn.Linear(dim, kv, bias=False)
+        self.attn_v = nn.Linear(dim, kv, bias=False)
+        self.attn_q_norm = RMSNorm(hyper.head_dim, hyper.norm_eps)
+        self.attn_k_norm = RMSNorm(hyper.head_dim, hyper.norm_eps)
+        self.attn_output = nn.Linear(q, dim, bias=False)
+        self.ffn_norm = RMSNorm(dim, hyper.norm_eps)
+        self.ffn_gate = nn.Linear(dim, hyper.ffn_dim, bias=False)
+        self.ffn_up = nn.Linear(dim, hyper.ffn_dim, bias=False)
+        self.ffn_down = nn.Linear(hyper.ffn_dim, dim, bias=False)
+
+    def attend(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
+        B, T, _ = x_BTD.shape
+        E = self.hyper.head_dim
+        q_BTHE = self.attn_q_norm(self.attn_q(x_BTD).view(B, T, -1, E))
+        k_BTKE = self.attn_k_norm(self.attn_k(x_BTD).view(B, T, -1, E))
+        v_BTKE = self.attn_v(x_BTD).view(B, T, -1, E)
+        q_BTHE, k_BTKE = rotate(q_BTHE, cos_TE, sin_TE), rotate(k_BTKE, cos_TE, sin_TE)
+        y_BHTE = F.scaled_dot_product_attention(
+            q_BTHE.transpose(1, 2), k_BTKE.transpose(1, 2), v_BTKE.transpose(1, 2), is_causal=True, enable_gqa=True
+        )
+        y_BTD: Tensor = self.attn_output(y_BHTE.transpose(1, 2).reshape(B, T, -1))
+        return y_BTD
+
+    def forward(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
+        x_BTD = x_BTD + self.attend(self.attn_norm(x_BTD), cos_TE, sin_TE)
+        y_BTD = self.ffn_norm(x_BTD)
+        x_BTD = x_BTD + self.ffn_down(F.silu(self.ffn_gate(y_BTD)) * self.ffn_up(y_BTD))
+        return x_BTD
+
+
+class Transformer(nn.Module):
+    """Tokens [B, T] to logits [B, T, V] (float32 under float32 compute)."""
+
+    cos_TE: Tensor
+    sin_TE: Tensor
+
+    def __init__(self, hyper: Hyperparameters) -> None:
+        if hyper.architecture != "qwen3":
+            raise TrainError(f"training makes the qwen3 architecture, not {hyper.architecture}")
+        if hyper.rope_factors is not None or hyper.rope_scale != 1.0:
+            raise TrainError("training knows no scaled rotary positions")
+        super().__init__()
+        self.hyper = hyper
+        self.token_embd = nn.Embedding(hyper.vocab_size, hyper.dim)
+        self.blk = nn.ModuleList(Block(hyper) for _ in range(hyper.n_layers))
+        self.output_norm = RMSNorm(hyper.dim, hyper.norm_eps)
+        self.output = None if hyper.tied else nn.Linear(hyper.dim, hyper.vocab_size, bias=False)
+        cos_TE, sin_TE = rotary(hyper.context_length, hyper.head_dim, hyper.rope_theta)
+        self.register_buffer("cos_TE", cos_TE, persistent=False)
+        self.register_buffer("sin_TE", sin_TE, persistent=False)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Draw the weights from torch's generator; parts that write to the residual stream start at zero."""
+        for name, weight in self.named_parameters():
+            if weight.ndim != 2:
+                nn.init.ones_(weight)
+            elif name.endswith(("attn_output.weight", "ffn_down.weight")):
+                nn.init.zeros_(weight)
+            elif name in ("token_embd.weight", "output.weight"):
+                nn.init.normal_(weight, std=0.02)
+            else:
+                nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+
+    def hidden(self, tokens_BT: Tensor) -> Tensor:
+        """What the last layer says of each token, normed, [B, T, D]: what a head of any stage reads."""
+        T = tokens_BT.shape[1]
+        if T > self.hyper.context_length:
+            raise TrainError(f"{T} tokens are more than the context of {self.hyper.context_length}")
+        x_BTD = self.token_embd(tokens_BT)
+        for block in self.blk:
+            x_BTD = block(x_BTD, self.cos_TE[:T], self.sin_TE[:T])
+        normed: Tensor = self.output_norm(x_BTD)
+        return normed
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        head_VD = self.token_embd.weight if self.output is None else self.output.weight
+        return F.linear(self.hidden(tokens_BT), head_VD)
