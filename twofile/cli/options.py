@@ -1,0 +1,84 @@
+"""Options that several commands have: which model on how many threads, and how to choose tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from twofile.errors import TwofileError
+
+if TYPE_CHECKING:
+    from twofile.engine.engine import Engine
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def open_engine(name: str, threads: int, backend: Any) -> Engine:
+    """The engine of a model's name; a bar where the model must be downloaded."""
+    from twofile.cli.console import progress
+    from twofile.engine.engine import Engine
+    from twofile.params.names import resolve
+
+    if name.startswith("hf:"):
+        with progress(name) as report:
+            path = resolve(name, report)
+    else:
+        path = resolve(name)
+    return Engine(path, threads=threads, backend=backend)
+
+
+def output(name: str, force: bool) -> Path:
+    """The file to write for a name. One that is there already is replaced only when `force` says so."""
+    from twofile.params.names import target
+
+    path = target(name)
+    if path.exists() and not force:
+        raise TwofileError(f"{path} is there already", "--force replaces it; another name keeps both")
+    return path
+
+
+force_option = click.option("--force", is_flag=True, help="Replace what is there already.")
+
+
+def engine_options(command: Function) -> Function:
+    """Adds --threads and --backend."""
+    backends = click.Choice(["auto", "c", "numpy"])
+    command = click.option("--backend", type=backends, default="auto", help="The program, or NumPy (slow).")(command)
+    return click.option("--threads", type=click.IntRange(0, 1024), default=0, help="0: one a core.")(command)
+
+
+def sampling_options(command: Function) -> Function:
+    """Adds the options of `Sampling`, and gives the command one as `sampling`."""
+
+    @wraps(command)
+    def with_sampling(*args: Any, **values: Any) -> Any:
+        from twofile.engine.sampler import Sampling
+
+        chosen = {name: values.pop(name) for name in _FIELDS}
+        try:
+            sampling = Sampling(**{name: value for name, value in chosen.items() if value is not None})
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        return command(*args, sampling=sampling, **values)
+
+    decorated: Any = with_sampling
+    for names, kind, help_text in reversed(_SAMPLING):
+        decorated = click.option(*names, type=kind, help=help_text)(decorated)
+    result: Function = decorated
+    return result
+
+
+_SAMPLING: list[tuple[tuple[str, ...], Any, str]] = [
+    (("-t", "--temperature"), float, "0: always the most likely token. [0.8]"),
+    (("--top-k",), int, "Only the k most likely tokens; 0: off. [0]"),
+    (("--top-p",), float, "The fewest tokens with this share of the probability; 1: off. [0.95]"),
+    (("--min-p",), float, "Only tokens this likely, relative to the most likely; 0: off. [0]"),
+    (("--repetition",), float, "Divide the logits of tokens seen lately; 1: off. [1]"),
+    (("--presence",), float, "Take this from the logits of tokens seen lately; 0: off. [0]"),
+    (("--seed",), int, "The same seed gives the same text. [a new one each time]"),
+]
+_FIELDS = [names[-1].removeprefix("--").replace("-", "_") for names, _, _ in _SAMPLING]
