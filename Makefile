@@ -2,7 +2,7 @@
 # make test    install everything the tests need and run them
 # make lint    style, types, import order, and the C compiler's warnings
 # make bench   decode and prefill speed, against llama.cpp where llama-cpp-python is installed
-# make sanitize  the C tests under the address, undefined-behaviour and thread sanitizers
+# make sanitize   the C tests under the address, undefined-behaviour and thread sanitizers
 
 PYTHON ?= python3
 VENV := .venv
@@ -20,7 +20,7 @@ test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/dev.stamp
-	$(BIN)/ruff check twofile tests bench
+	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@for cc in gcc clang; do if command -v $$cc >/dev/null; then for flags in "" "-march=native"; do for as in "" "-fPIC -DTF_LIBRARY"; do \
@@ -31,11 +31,11 @@ lint: $(VENV)/dev.stamp
 bench: $(VENV)/core.stamp
 	$(BIN)/python bench/speed.py
 
-sanitize:
+sanitize: $(VENV)/core.stamp
 	tests/c/run.sh
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis tests/c/build
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis tests/c/.work
 
 # A stamp is newer than what it was made from, so that a second `make` starts at once.
 $(BIN)/python:

@@ -1,9 +1,11 @@
 """After training the bundled model: write it, measure it, let it tell stories.
 
+    torchrun --standalone --nproc-per-node 2 -m twofile.train.pretrain recipes/bundled.toml --data DATA --into RUN
     python recipes/bundled.py --data DATA --run RUN [--out twofile/models/stories.gguf]
 
 Prints a Markdown table of bits per byte for each source's held-out documents, without those that share a line of 40 or
-more characters with the training text, and five stories. Long documents are measured on their first 8,000 characters.
+more characters with the training text, and five stories. At most 250 documents a source, of each at most the first
+8,000 characters.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from twofile.train.export import export
 from twofile.train.pretrain import Recipe, read_recipe
 
 LONGEST = 8000
+MOST = 250
+COMMAND = "torchrun --standalone --nproc-per-node 2 -m twofile.train.pretrain recipes/bundled.toml"
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -43,7 +47,7 @@ def held_out(recipe: Recipe, data: Path) -> dict[str, tuple[list[str], int]]:
     for source in recipe.sources:
         texts = [document.text for document in corpus.documents(source, data, held_out=True)]
         clean = [text[:LONGEST] for text in texts if not lines(text) & seen]
-        result[source.name] = clean, len(texts) - len(clean)
+        result[source.name] = clean[:MOST], len(texts) - len(clean)
     return result
 
 
@@ -53,14 +57,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=ROOT / "twofile" / "models" / "stories.gguf")
+    parser.add_argument("--command", default=COMMAND, help="how it was trained, for its provenance")
     given = parser.parse_args()
     recipe = read_recipe(given.recipe)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--verify", "--quiet", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout
+    head = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
+    commit = subprocess.run(head, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    command = "torchrun --nproc-per-node 2 -m twofile.train.pretrain recipes/bundled.toml"
-    print(export(recipe, given.run, given.out, type="Q8_0", command=command, commit=commit.strip()))
+    print(export(recipe, given.run, given.out, type="Q8_0", command=given.command, commit=commit))
     with Parameters.open(given.out) as parameters:
         print(f"sha256 {parameters.sha256()}, {parameters.hyper.n_parameters} parameters")
 
@@ -70,10 +73,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for name, (texts, overlapping) in held_out(recipe, given.data).items():
         found = bits_per_byte(engine, texts)
-        interval = f"{found.low:.3f} - {found.high:.3f}"
-        print(
-            f"| {name} | {found.bits_per_byte:.3f} | {interval} | {found.documents} | {found.bytes} | {overlapping} |"
-        )
+        figures = f"{found.bits_per_byte:.3f} | {found.low:.3f} to {found.high:.3f}"
+        print(f"| {name} | {figures} | {found.documents} | {found.bytes} | {overlapping} |")
         sys.stdout.flush()
 
     for seed in range(1, 6):

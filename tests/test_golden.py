@@ -1,5 +1,5 @@
-"""The real checkpoint stories260K, from its llama2.c file to its published text: the C program alone, the engine on both
-backends, and what Q8_0 changes. (Each family against `transformers` is in engine/test_reference.py and params/.)"""
+"""The real checkpoint stories260K, from its llama2.c file to its published text: the C program alone, the engine on
+both backends, and what Q8_0 changes. (Each family against `transformers`: engine/test_reference.py and params/.)"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from twofile.params.llama2c import import_checkpoint
 from twofile.params.quantise import quantise
 
 GREEDY = Sampling(temperature=0)
-N = 200
+N = 256
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +61,13 @@ def test_the_program_by_itself_gives_the_published_text(stories: Path, golden: s
     assert b"/s" in said.stderr
 
 
+@pytest.mark.filterwarnings("ignore:.*kept as F16.*:UserWarning")  # its rows of 172 fill no block of Q8_0
 def test_q8_0_says_the_same_for_a_while(stories: Path, tmp_path: Path) -> None:
     """Q8_0 rounds, so greedy texts part sooner or later; both backends part at the same token."""
     quantise(stories, tmp_path / "q8.gguf", "Q8_0")
-    (plain, _), (c, _), (numpy, _) = greedy(stories, "c"), greedy(tmp_path / "q8.gguf", "c"), greedy(tmp_path / "q8.gguf", "numpy")
-    assert c == numpy
-    first = next((i for i, (a, b) in enumerate(zip(plain, c, strict=False)) if a != b), N)
+    plain, _ = greedy(stories, "c")
+    rounded, _ = greedy(tmp_path / "q8.gguf", "c")
+    assert rounded == greedy(tmp_path / "q8.gguf", "numpy")[0]
+    first = next((i for i, (a, b) in enumerate(zip(plain, rounded, strict=False)) if a != b), N)
     print(f"Q8_0 parts from F32 at token {first} of {N}")
     assert first >= 20

@@ -1,7 +1,7 @@
 /* twofile run.c: the program that runs a parameters file (GGUF v3).
  *
- *   cc -O3 -march=native run.c -lm -lpthread -o run && ./run model.gguf
- *   cc -O3 -march=native -shared -fPIC -DTF_LIBRARY run.c -lm -lpthread -o librun.so
+ *   cc -O2 -march=native run.c -lm -lpthread -o run && ./run model.gguf
+ *   cc -O2 -march=native -shared -fPIC -DTF_LIBRARY run.c -lm -lpthread -o librun.so
  *
  * It reads top to bottom: interface, file, tokenizer, kernels, transformer, session, sampler, main.
  */
@@ -396,8 +396,9 @@ static const char *get_text(const gguf_file *f, const char *key) {
  *          has no token is written byte by byte.
  *   gpt2   byte-level BPE: the text is cut into words (by the file's "pre-tokenizer"), and within each word bytes are
  *          merged, the pair that stands first in the file's list first.
- * Every token has a *piece*: the raw bytes it stands for in a text. Merging looks only at normal tokens, so that a
- * control token can come out of a text in one way alone: its name is found there and the caller asked for it.
+ * Every token has a *piece*: the raw bytes it stands for in a text. Control and user-defined tokens are *literals*: found
+ * in a text as they stand, before anything is merged. Merging looks only at normal tokens, so that a control token can
+ * come out of a text in one way alone: its name is found there and the caller asked for it.
  * Encoding n bytes costs O(n log n) time and O(n) memory. Nothing is written after open: threads share a tokenizer. */
 typedef struct {                      /* what the file says of its vocabulary */
     text_view model, pre;             /* "llama" or "gpt2"; the pre-tokenizer's name */
@@ -417,16 +418,14 @@ enum { NO_CHARACTER = 0x110000 };     /* in place of a code point: a byte that i
  * ends inside what may become a character. */
 static int utf8_read(const char *text, int64_t size, uint32_t *point) {
     const unsigned char *at = (const unsigned char *)text;
-    unsigned lead = at[0], low = 0x80, high = 0xBF;
+    unsigned lead = at[0];
     *point = lead;
     if (lead < 0x80) return 1;
     *point = NO_CHARACTER;
     if (lead < 0xC2 || lead > 0xF4) return 1;
     int length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    if (lead == 0xE0) low = 0xA0;     /* these four second bytes would spell too long a form, a surrogate, */
-    if (lead == 0xED) high = 0x9F;    /* or a number beyond the last character */
-    if (lead == 0xF0) low = 0x90;
-    if (lead == 0xF4) high = 0x8F;
+    /* other second bytes would spell too long a form, a surrogate, or a number beyond the last character */
+    unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80, high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
     uint32_t value = lead & (0x7Fu >> length);
     for (int i = 1; i < length; i++) {
         if (i >= size) return 0;
@@ -439,98 +438,75 @@ static int utf8_read(const char *text, int64_t size, uint32_t *point) {
 }
 
 
-/* What the pre-tokenizers' patterns call a letter, a number and so on: ranges of characters, each as the gap to the one
- * before it and its length. Unicode 18.0, printed by tools/unicode_tables.py. The last three are DeepSeek LLM's own. */
-static const uint16_t LETTERS[] = {
-    65,26,6,26,47,1,10,1,4,1,5,23,1,31,1,458,4,12,14,5,7,1,1,1,129,5,1,2,2,4,1,1,6,1,1,3,1,1,1,20,1,83,1,139,8,166,1,38,1,2,6,
-    41,2,2,67,27,4,4,45,43,35,2,1,99,1,1,15,2,7,2,10,3,2,1,16,1,1,30,29,89,11,1,24,33,9,2,4,1,5,22,4,1,9,1,3,1,23,25,7,11,5,24,
-    1,7,16,42,58,54,3,1,18,1,7,10,15,16,4,8,2,2,2,22,1,7,1,1,3,4,3,1,16,1,13,2,1,3,14,2,10,1,8,6,4,2,2,22,1,7,1,2,1,2,1,2,31,4,
-    1,1,19,3,16,9,1,3,1,22,1,7,1,2,1,5,3,1,18,1,15,2,23,1,11,8,2,2,2,22,1,7,1,2,1,5,3,1,30,2,1,3,15,1,17,1,1,6,3,3,1,4,3,2,1,1,
-    1,2,3,2,3,3,3,12,22,1,52,8,1,3,1,23,1,16,3,1,26,3,1,2,2,2,30,1,4,8,1,3,1,23,1,10,1,5,3,1,30,3,1,2,15,2,17,9,1,3,1,41,2,1,16,
-    1,5,3,8,3,24,6,5,18,3,24,1,9,1,1,2,7,58,48,1,2,12,7,58,2,1,1,1,5,1,24,1,1,1,10,1,2,9,1,2,5,1,1,21,4,32,1,63,8,1,36,27,5,115,
-    43,20,1,16,6,4,4,3,1,3,2,7,3,4,13,12,1,17,38,1,1,5,1,2,43,1,333,1,4,2,7,1,1,1,4,2,41,1,4,2,33,1,4,2,7,1,1,1,4,2,15,1,57,1,4,
-    2,67,37,16,16,86,2,6,3,620,2,17,1,26,5,75,6,8,7,18,13,19,14,18,14,13,1,3,15,52,35,1,4,1,67,89,7,5,2,34,1,1,5,70,10,31,49,30,
-    2,5,11,44,4,26,54,23,9,53,82,1,93,47,17,8,54,30,13,2,10,44,26,36,41,3,10,36,2,11,5,43,2,3,41,4,1,6,1,2,3,1,5,192,64,278,2,6,
-    2,38,2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,1,1,3,3,1,7,3,4,2,6,4,13,5,3,1,7,116,1,13,1,15,17,98,1,4,1,2,10,1,1,3,5,6,1,1,1,1,1,
-    1,4,1,11,2,4,5,5,4,1,52,2,2683,229,6,4,3,2,12,38,1,1,5,1,2,56,7,1,16,23,9,7,1,7,1,7,1,7,1,7,1,7,1,7,1,7,80,1,469,2,42,5,5,2,
-    4,86,6,3,1,90,1,4,5,43,1,94,17,32,48,16,512,6592,64,22157,67,46,2,269,3,16,10,2,20,47,16,31,2,70,49,9,2,103,2,83,4,1,14,17,
-    1,3,1,4,1,23,29,52,14,50,62,6,3,1,1,2,11,28,10,23,25,29,7,47,28,1,16,5,1,10,10,5,1,41,23,3,1,8,20,23,3,1,3,50,1,1,3,2,2,5,2,
-    1,1,1,24,3,2,11,7,3,12,6,2,6,2,6,9,7,1,7,1,43,1,14,2,2,2,115,29,11172,12,23,4,49,8452,366,2,106,38,7,12,5,5,1,1,10,1,13,1,5,
-    1,1,1,2,1,2,1,108,33,363,18,64,2,54,40,12,116,5,1,135,36,26,6,26,11,89,3,6,2,6,2,6,2,3,35,12,1,26,1,19,1,2,1,15,2,14,34,123,
-    389,29,3,49,47,32,13,20,1,8,6,38,10,30,2,36,4,8,48,158,18,36,4,36,4,40,8,52,12,11,1,15,1,7,1,2,1,11,1,15,1,7,1,2,3,52,12,
-    311,9,22,10,8,24,6,1,42,1,14,64,6,2,1,1,44,1,2,3,1,2,23,10,23,9,31,65,19,1,2,10,22,10,26,6,26,38,56,6,2,64,1,15,4,1,3,1,29,
-    42,29,3,29,35,8,1,28,27,54,10,22,10,19,13,18,110,73,55,51,13,51,13,36,38,28,9,23,250,42,6,2,16,6,17,22,17,29,10,1,8,22,42,
-    18,46,21,27,23,12,53,57,2,2,1,13,45,32,25,26,36,29,1,2,1,8,35,3,1,12,48,14,4,21,1,1,1,35,18,1,25,19,2,63,7,1,1,1,4,1,15,1,
-    10,7,47,38,8,2,2,2,22,1,7,1,2,1,5,3,1,18,1,12,5,30,10,1,1,2,1,1,38,1,1,25,1,1,1,44,53,18,4,20,3,30,48,20,2,1,1,184,47,41,4,
-    36,48,20,1,59,43,13,1,71,27,37,7,185,44,116,64,31,8,2,1,2,8,1,2,1,24,15,1,1,1,94,8,2,39,16,1,1,1,28,1,10,40,7,1,21,1,11,46,
-    19,1,18,73,17,1,181,33,31,9,1,37,17,1,49,30,112,7,1,2,1,38,21,1,25,6,1,2,1,32,14,1,23,44,21,1,238,19,15,1,1,13,1,34,124,1,
-    79,922,230,196,2636,97,15,1072,17,6,25,3995,5,583,6841,30,1762,569,7,31,17,79,17,30,18,48,16,4,31,21,5,19,432,45,211,64,32,
-    25,2,25,44,75,5,1,66,13,64,2,1,1,14,2,12,7387,36,34,95,115,13,914,14,51,7709,4,1,7,1,2,1,297,9,1,29,3,2,1,14,5,7,396,2308,
-    107,5,13,3,9,7,10,5990,85,1,71,1,2,2,1,2,2,2,4,1,12,1,1,1,7,1,65,1,4,2,8,1,7,1,28,1,4,1,5,1,1,3,7,1,341,1,25,1,25,1,31,1,25,
-    1,31,1,25,1,31,1,25,1,31,1,25,1,8,1844,130,14,7,54,51,48,62,146,45,10,7,16,1,321,30,18,44,484,28,228,30,2,1,207,31,1,3,1,2,
-    1,7,2,5,9,2,224,7,1,4,1,2,1,15,1,197,59,68,7,1,1204,4,1,27,1,2,1,1,2,1,1,10,1,4,1,1,1,1,6,1,4,1,1,1,1,1,1,3,1,2,1,1,2,1,1,1,
-    1,1,1,1,1,1,1,2,1,1,2,4,1,7,1,4,1,4,1,1,1,10,1,17,5,3,1,5,1,17,4420,42720,32,4383,1,5774,2,7473,15,622,2466,542,1506,4939,5,
-    8490,39814,11328,
-};
-static const uint16_t NUMBERS[] = {
-    48,10,120,2,5,1,2,3,1441,10,134,10,198,10,412,10,118,10,4,6,108,10,118,10,118,10,2,6,110,13,115,10,8,7,103,10,104,7,7,19,
-    109,10,96,10,118,10,70,20,268,10,70,10,719,20,881,3,239,10,6,10,22,10,300,10,128,11,165,10,6,10,182,10,86,10,134,10,6,10,
-    1046,1,3,6,6,10,198,51,2,5,726,60,78,22,630,30,1385,1,777,1,25,9,14,3,343,4,138,10,30,8,1,15,32,10,39,15,29536,10,188,10,
-    320,6,154,10,38,10,198,10,22,10,86,10,406,10,21270,10,493,45,12,57,17,2,341,27,36,4,29,1,8,1,134,5,202,10,942,8,25,7,39,9,
-    75,5,22,6,160,2,2,16,2,46,64,9,52,2,30,3,75,5,104,8,24,8,41,7,330,6,48,10,6,10,278,31,158,10,42,4,112,7,134,30,128,10,60,10,
-    144,10,7,20,251,10,342,10,118,10,374,10,102,10,6,20,76,12,420,19,93,10,662,10,86,29,227,10,70,10,54,10,358,10,102,21,1067,
-    112,5,11,208,311,15017,10,2342,10,86,10,134,10,1,7,526,10,262,23,349,3,23801,10,1478,20,12,20,108,25,1109,50,2368,10,422,10,
-    502,10,247,10,716,9,128,10,791,59,1,3,1,4,76,45,1,15,962,13,2787,10,
-};
-static const uint16_t PUNCTUATIONS[] = {
-    33,3,1,6,1,4,10,2,3,2,26,3,1,1,27,1,1,1,35,1,5,1,3,1,10,2,3,1,3,1,702,1,8,1,466,6,41,2,51,1,1,1,2,1,2,1,44,2,20,2,1,2,13,1,
-    1,3,74,4,102,1,43,14,233,3,54,15,31,1,261,2,10,1,140,1,120,1,121,1,390,1,12,1,367,1,90,1,10,2,168,15,1,1,37,4,71,1,74,5,4,2,
-    111,6,171,1,612,9,151,1,621,1,44,2,78,3,71,2,157,3,1,3,37,11,313,2,216,2,128,7,1,6,160,2,10,7,28,3,124,4,59,5,62,2,64,8,11,
-    1,828,24,8,20,1,13,1,12,30,2,14,2,633,4,29,2,1085,14,79,2,31,10,403,22,63,4,32,2,763,4,1,2,112,1,143,47,1,32,2,12,2,4,413,3,
-    4,10,2,12,16,1,12,1,98,1,90,1,29698,2,269,3,99,1,10,1,115,6,380,4,86,2,40,3,1,1,49,2,47,1,97,13,16,2,124,4,126,2,16,2,249,1,
-    20818,2,208,10,22,35,1,14,1,1,4,1,1,2,149,3,1,6,1,4,10,2,3,2,26,3,1,1,27,1,1,1,1,7,410,3,668,1,48,1,414,1,743,1,199,1,31,1,
-    272,9,38,1,112,7,66,7,89,4,465,1,318,1,34,1,132,5,44,4,189,7,109,2,1,4,126,4,48,2,79,4,4,1,13,1,1,3,88,6,107,1,298,2,1,2,
-    114,5,10,2,1,1,104,1,250,23,105,3,28,13,76,1,130,3,252,1,264,3,155,1,92,8,83,3,1,5,93,10,215,1,95,5,42,2,645,2,74,13,175,1,
-    1136,5,2940,2,14971,2,133,1,65,5,8,1,552,3,295,4,327,1,19644,1,7655,5,2931,1,862,2,
-};
-static const uint16_t SPACES[] = {
-    9,5,18,1,100,1,26,1,5599,1,2431,11,29,2,5,1,47,1,4000,1,
-};
-static const uint16_t DEEPSEEK_CASED[] = {
-    65,26,6,26,58,1,10,23,1,31,1,195,1,4,4,208,1,27,192,4,2,2,3,3,1,1,6,1,1,3,1,1,1,20,1,83,1,139,8,166,1,38,2889,38,730,86,2,6,
-    2194,43,2,3,64,44,63,13,1,34,101,278,2,6,2,38,2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,1,1,3,3,1,7,3,4,2,6,4,13,5,3,1,7,261,1,4,1,
-    2,10,1,1,3,5,6,1,1,1,1,1,1,4,1,6,4,1,2,4,5,5,4,1,52,2,2683,124,2,103,6,4,3,2,31052,46,18,28,134,78,1,23,3,4,993,80,20288,7,
-    12,5,1033,26,6,26,1189,80,96,36,4,36,1924,51,13,51,2989,64,53280,68,
-};
-static const uint16_t DEEPSEEK_MARKS[] = {
-    33,15,10,69,8089,8,4064,3,52990,15,10,69,
-};
-static const uint16_t DEEPSEEK_HAN[] = {
-    2048,38822,3162,11264,
-};
-
+/* What the pre-tokenizers' patterns call a letter, a number and so on: for each class how many ranges, then the ranges in
+ * order, each as the gap to the one before it and its length. Unicode 18.0, printed by tools/unicode_tables.py. The last
+ * three classes are DeepSeek LLM's own. */
 enum { LETTER = 1, NUMBER = 2, PUNCTUATION = 4, SPACE = 8, CASED = 16, MARK = 32, HAN = 64 };
-enum { KIND = LETTER | NUMBER | SPACE, CLASSES = 0x40000 }; /* no character beyond CLASSES is in a table */
-
-static void mark_characters(uint8_t *classes, const uint16_t *table, size_t size, uint8_t class) {
-    uint32_t point = 0;
-    for (size_t i = 0; i + 1 < size / sizeof *table; i += 2) {
-        point += table[i];
-        for (uint32_t end = point + table[i + 1]; point < end && point < CLASSES; point++) classes[point] |= class;
-    }
-}
-
+enum { KIND = LETTER | NUMBER | SPACE, CLASSES = 0x40000 }; /* no range reaches as far as CLASSES */
+static const uint16_t CHARACTERS[] = {
+    LETTER,694,65,26,6,26,47,1,10,1,4,1,5,23,1,31,1,458,4,12,14,5,7,1,1,1,129,5,1,2,2,4,1,1,6,1,1,3,1,1,1,20,1,83,1,139,8,166,1,
+    38,1,2,6,41,2,2,67,27,4,4,45,43,35,2,1,99,1,1,15,2,7,2,10,3,2,1,16,1,1,30,29,89,11,1,24,33,9,2,4,1,5,22,4,1,9,1,3,1,23,25,7,
+    11,5,24,1,7,16,42,58,54,3,1,18,1,7,10,15,16,4,8,2,2,2,22,1,7,1,1,3,4,3,1,16,1,13,2,1,3,14,2,10,1,8,6,4,2,2,22,1,7,1,2,1,2,1,2,
+    31,4,1,1,19,3,16,9,1,3,1,22,1,7,1,2,1,5,3,1,18,1,15,2,23,1,11,8,2,2,2,22,1,7,1,2,1,5,3,1,30,2,1,3,15,1,17,1,1,6,3,3,1,4,3,2,1,
+    1,1,2,3,2,3,3,3,12,22,1,52,8,1,3,1,23,1,16,3,1,26,3,1,2,2,2,30,1,4,8,1,3,1,23,1,10,1,5,3,1,30,3,1,2,15,2,17,9,1,3,1,41,2,1,16,
+    1,5,3,8,3,24,6,5,18,3,24,1,9,1,1,2,7,58,48,1,2,12,7,58,2,1,1,1,5,1,24,1,1,1,10,1,2,9,1,2,5,1,1,21,4,32,1,63,8,1,36,27,5,115,
+    43,20,1,16,6,4,4,3,1,3,2,7,3,4,13,12,1,17,38,1,1,5,1,2,43,1,333,1,4,2,7,1,1,1,4,2,41,1,4,2,33,1,4,2,7,1,1,1,4,2,15,1,57,1,4,2,
+    67,37,16,16,86,2,6,3,620,2,17,1,26,5,75,6,8,7,18,13,19,14,18,14,13,1,3,15,52,35,1,4,1,67,89,7,5,2,34,1,1,5,70,10,31,49,30,2,5,
+    11,44,4,26,54,23,9,53,82,1,93,47,17,8,54,30,13,2,10,44,26,36,41,3,10,36,2,11,5,43,2,3,41,4,1,6,1,2,3,1,5,192,64,278,2,6,2,38,
+    2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,1,1,3,3,1,7,3,4,2,6,4,13,5,3,1,7,116,1,13,1,15,17,98,1,4,1,2,10,1,1,3,5,6,1,1,1,1,1,1,4,1,
+    11,2,4,5,5,4,1,52,2,2683,229,6,4,3,2,12,38,1,1,5,1,2,56,7,1,16,23,9,7,1,7,1,7,1,7,1,7,1,7,1,7,1,7,80,1,469,2,42,5,5,2,4,86,6,
+    3,1,90,1,4,5,43,1,94,17,32,48,16,512,6592,64,22157,67,46,2,269,3,16,10,2,20,47,16,31,2,70,49,9,2,103,2,83,4,1,14,17,1,3,1,4,1,
+    23,29,52,14,50,62,6,3,1,1,2,11,28,10,23,25,29,7,47,28,1,16,5,1,10,10,5,1,41,23,3,1,8,20,23,3,1,3,50,1,1,3,2,2,5,2,1,1,1,24,3,
+    2,11,7,3,12,6,2,6,2,6,9,7,1,7,1,43,1,14,2,2,2,115,29,11172,12,23,4,49,8452,366,2,106,38,7,12,5,5,1,1,10,1,13,1,5,1,1,1,2,1,2,
+    1,108,33,363,18,64,2,54,40,12,116,5,1,135,36,26,6,26,11,89,3,6,2,6,2,6,2,3,35,12,1,26,1,19,1,2,1,15,2,14,34,123,389,29,3,49,
+    47,32,13,20,1,8,6,38,10,30,2,36,4,8,48,158,18,36,4,36,4,40,8,52,12,11,1,15,1,7,1,2,1,11,1,15,1,7,1,2,3,52,12,311,9,22,10,8,24,
+    6,1,42,1,14,64,6,2,1,1,44,1,2,3,1,2,23,10,23,9,31,65,19,1,2,10,22,10,26,6,26,38,56,6,2,64,1,15,4,1,3,1,29,42,29,3,29,35,8,1,
+    28,27,54,10,22,10,19,13,18,110,73,55,51,13,51,13,36,38,28,9,23,250,42,6,2,16,6,17,22,17,29,10,1,8,22,42,18,46,21,27,23,12,53,
+    57,2,2,1,13,45,32,25,26,36,29,1,2,1,8,35,3,1,12,48,14,4,21,1,1,1,35,18,1,25,19,2,63,7,1,1,1,4,1,15,1,10,7,47,38,8,2,2,2,22,1,
+    7,1,2,1,5,3,1,18,1,12,5,30,10,1,1,2,1,1,38,1,1,25,1,1,1,44,53,18,4,20,3,30,48,20,2,1,1,184,47,41,4,36,48,20,1,59,43,13,1,71,
+    27,37,7,185,44,116,64,31,8,2,1,2,8,1,2,1,24,15,1,1,1,94,8,2,39,16,1,1,1,28,1,10,40,7,1,21,1,11,46,19,1,18,73,17,1,181,33,31,9,
+    1,37,17,1,49,30,112,7,1,2,1,38,21,1,25,6,1,2,1,32,14,1,23,44,21,1,238,19,15,1,1,13,1,34,124,1,79,922,230,196,2636,97,15,1072,
+    17,6,25,3995,5,583,6841,30,1762,569,7,31,17,79,17,30,18,48,16,4,31,21,5,19,432,45,211,64,32,25,2,25,44,75,5,1,66,13,64,2,1,1,
+    14,2,12,7387,36,34,95,115,13,914,14,51,7709,4,1,7,1,2,1,297,9,1,29,3,2,1,14,5,7,396,2308,107,5,13,3,9,7,10,5990,85,1,71,1,2,2,
+    1,2,2,2,4,1,12,1,1,1,7,1,65,1,4,2,8,1,7,1,28,1,4,1,5,1,1,3,7,1,341,1,25,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,8,1844,
+    130,14,7,54,51,48,62,146,45,10,7,16,1,321,30,18,44,484,28,228,30,2,1,207,31,1,3,1,2,1,7,2,5,9,2,224,7,1,4,1,2,1,15,1,197,59,
+    68,7,1,1204,4,1,27,1,2,1,1,2,1,1,10,1,4,1,1,1,1,6,1,4,1,1,1,1,1,1,3,1,2,1,1,2,1,1,1,1,1,1,1,1,1,1,2,1,1,2,4,1,7,1,4,1,4,1,1,1,
+    10,1,17,5,3,1,5,1,17,4420,42720,32,4383,1,5774,2,7473,15,622,2466,542,1506,4939,5,8490,39814,11328,
+    NUMBER,148,48,10,120,2,5,1,2,3,1441,10,134,10,198,10,412,10,118,10,4,6,108,10,118,10,118,10,2,6,110,13,115,10,8,7,103,10,104,
+    7,7,19,109,10,96,10,118,10,70,20,268,10,70,10,719,20,881,3,239,10,6,10,22,10,300,10,128,11,165,10,6,10,182,10,86,10,134,10,6,
+    10,1046,1,3,6,6,10,198,51,2,5,726,60,78,22,630,30,1385,1,777,1,25,9,14,3,343,4,138,10,30,8,1,15,32,10,39,15,29536,10,188,10,
+    320,6,154,10,38,10,198,10,22,10,86,10,406,10,21270,10,493,45,12,57,17,2,341,27,36,4,29,1,8,1,134,5,202,10,942,8,25,7,39,9,75,
+    5,22,6,160,2,2,16,2,46,64,9,52,2,30,3,75,5,104,8,24,8,41,7,330,6,48,10,6,10,278,31,158,10,42,4,112,7,134,30,128,10,60,10,144,
+    10,7,20,251,10,342,10,118,10,374,10,102,10,6,20,76,12,420,19,93,10,662,10,86,29,227,10,70,10,54,10,358,10,102,21,1067,112,5,
+    11,208,311,15017,10,2342,10,86,10,134,10,1,7,526,10,262,23,349,3,23801,10,1478,20,12,20,108,25,1109,50,2368,10,422,10,502,10,
+    247,10,716,9,128,10,791,59,1,3,1,4,76,45,1,15,962,13,2787,10,
+    PUNCTUATION,200,33,3,1,6,1,4,10,2,3,2,26,3,1,1,27,1,1,1,35,1,5,1,3,1,10,2,3,1,3,1,702,1,8,1,466,6,41,2,51,1,1,1,2,1,2,1,44,2,
+    20,2,1,2,13,1,1,3,74,4,102,1,43,14,233,3,54,15,31,1,261,2,10,1,140,1,120,1,121,1,390,1,12,1,367,1,90,1,10,2,168,15,1,1,37,4,
+    71,1,74,5,4,2,111,6,171,1,612,9,151,1,621,1,44,2,78,3,71,2,157,3,1,3,37,11,313,2,216,2,128,7,1,6,160,2,10,7,28,3,124,4,59,5,
+    62,2,64,8,11,1,828,24,8,20,1,13,1,12,30,2,14,2,633,4,29,2,1085,14,79,2,31,10,403,22,63,4,32,2,763,4,1,2,112,1,143,47,1,32,2,
+    12,2,4,413,3,4,10,2,12,16,1,12,1,98,1,90,1,29698,2,269,3,99,1,10,1,115,6,380,4,86,2,40,3,1,1,49,2,47,1,97,13,16,2,124,4,126,2,
+    16,2,249,1,20818,2,208,10,22,35,1,14,1,1,4,1,1,2,149,3,1,6,1,4,10,2,3,2,26,3,1,1,27,1,1,1,1,7,410,3,668,1,48,1,414,1,743,1,
+    199,1,31,1,272,9,38,1,112,7,66,7,89,4,465,1,318,1,34,1,132,5,44,4,189,7,109,2,1,4,126,4,48,2,79,4,4,1,13,1,1,3,88,6,107,1,298,
+    2,1,2,114,5,10,2,1,1,104,1,250,23,105,3,28,13,76,1,130,3,252,1,264,3,155,1,92,8,83,3,1,5,93,10,215,1,95,5,42,2,645,2,74,13,
+    175,1,1136,5,2940,2,14971,2,133,1,65,5,8,1,552,3,295,4,327,1,19644,1,7655,5,2931,1,862,2,
+    SPACE,10,9,5,18,1,100,1,26,1,5599,1,2431,11,29,2,5,1,47,1,4000,1,
+    CASED,84,65,26,6,26,58,1,10,23,1,31,1,195,1,4,4,208,1,27,192,4,2,2,3,3,1,1,6,1,1,3,1,1,1,20,1,83,1,139,8,166,1,38,2889,38,730,
+    86,2,6,2194,43,2,3,64,44,63,13,1,34,101,278,2,6,2,38,2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,1,1,3,3,1,7,3,4,2,6,4,13,5,3,1,7,261,1,
+    4,1,2,10,1,1,3,5,6,1,1,1,1,1,1,4,1,6,4,1,2,4,5,5,4,1,52,2,2683,124,2,103,6,4,3,2,31052,46,18,28,134,78,1,23,3,4,993,80,20288,
+    7,12,5,1033,26,6,26,1189,80,96,36,4,36,1924,51,13,51,2989,64,53280,68,
+    MARK,6,33,15,10,69,8089,8,4064,3,52990,15,10,69,
+    HAN,2,2048,38822,3162,11264,
+};
 /* The classes of every character below CLASSES, as one byte of flags each; NULL: out of memory. */
 static uint8_t *character_classes(void) {
     uint8_t *classes = calloc(CLASSES, 1);
-    if (!classes) return NULL;
-    mark_characters(classes, LETTERS, sizeof LETTERS, LETTER);
-    mark_characters(classes, NUMBERS, sizeof NUMBERS, NUMBER);
-    mark_characters(classes, PUNCTUATIONS, sizeof PUNCTUATIONS, PUNCTUATION);
-    mark_characters(classes, SPACES, sizeof SPACES, SPACE);
-    mark_characters(classes, DEEPSEEK_CASED, sizeof DEEPSEEK_CASED, CASED);
-    mark_characters(classes, DEEPSEEK_MARKS, sizeof DEEPSEEK_MARKS, MARK);
-    mark_characters(classes, DEEPSEEK_HAN, sizeof DEEPSEEK_HAN, HAN);
+    for (size_t i = 0; classes && i < sizeof CHARACTERS / sizeof *CHARACTERS;) {
+        uint8_t class = (uint8_t)CHARACTERS[i++];
+        uint32_t ranges = CHARACTERS[i++], point = 0;
+        for (; ranges > 0; ranges--, i += 2)
+            for (uint32_t first = point + CHARACTERS[i], end = point = first + CHARACTERS[i + 1]; first < end; first++)
+                classes[first] |= class;
+    }
     return classes;
 }
 
@@ -542,40 +518,33 @@ typedef struct {
     enum { NO_RULE, RUN, LAST_SPACES, GPT2_WORDS, LLAMA3_WORDS } how;
     uint8_t classes;                  /* RUN: characters of these classes, */
     const char *also;                 /*      or these ASCII characters, */
-    uint8_t after_space;              /*      with one space in front of them where there is one, */
+    bool after_space;                 /*      with one space in front of them where there is one, */
     int64_t least, most;              /*      so many. LLAMA3_WORDS: at most so many digits. */
 } cut_rule;
 
 #define ANY INT64_MAX
 typedef struct {
     const char *names;                /* that files use for it */
-    int whole_words;                  /* a word that is a token is not merged from its bytes */
+    bool whole_words;                 /* a word that is a token is not merged from its bytes */
     cut_rule rules[7];
 } pre_tokenizer;
 
 static const pre_tokenizer PRE_TOKENIZERS[] = {
-    {"gpt-2 default mpt gpt-neox olmo phi-2 jais trillion granite-docling gigachat a.x-4.0 mellum modern-bert exaone4 jina-es "
-     "jina-de jina-v2-es jina-v2-de jina-v1-en jina-v2-code roberta-bpe", 0,
+    {"gpt-2 default mpt gpt-neox olmo phi-2 jais trillion granite-docling gigachat a.x-4.0 mellum exaone4", 0,
         {{.how = GPT2_WORDS}}},
     {"starcoder refact command-r smollm codeshell exaone minerva-7b mellum2", 0,
         {{RUN, NUMBER, "", 0, 1, 1}, {.how = GPT2_WORDS}}},
-    {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano", 1,
-        {{.how = LLAMA3_WORDS, .most = 3}}},
-    {"dbrx smaug-bpe glm4 chatglm-bpe", 0,
-        {{.how = LLAMA3_WORDS, .most = 3}}},
-    {"qwen2 deepseek-r1-qwen stablelm2 megrez hunyuan solar-open grok-2 kormo f2llmv2", 0,
-        {{.how = LLAMA3_WORDS, .most = 1}}},
-    {"falcon", 0,
-        {{RUN, PUNCTUATION, "$+<=>^~|`", 0, 1, ANY}, {.how = GPT2_WORDS}, {RUN, 0, "0123456789", 0, 3, 3}}},
-    {"deepseek-coder", 0,
-        {{RUN, 0, "\r\n", 0, 1, 1}, {RUN, LETTER, "", 1, 1, ANY}, {RUN, PUNCTUATION, "", 1, 1, ANY},
-         {RUN, HAN, "", 0, 1, ANY}, {RUN, NUMBER, "", 0, 1, 1}}},
-    {"deepseek-llm", 0,
-        {{RUN, 0, "\r\n", 0, 1, 1}, {RUN, CASED, "", 1, 1, ANY}, {RUN, MARK, "", 1, 1, ANY},
-         {.how = LAST_SPACES}, {RUN, HAN, "", 0, 1, ANY}, {RUN, NUMBER, "", 0, 1, ANY}}},
+    {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2", 1, {{.how = LLAMA3_WORDS, .most = 3}}},
+    {"dbrx smaug-bpe glm4 chatglm-bpe", 0, {{.how = LLAMA3_WORDS, .most = 3}}},
+    {"qwen2 deepseek-r1-qwen stablelm2 megrez hunyuan solar-open grok-2 kormo", 0, {{.how = LLAMA3_WORDS, .most = 1}}},
+    {"falcon", 0, {{RUN, PUNCTUATION, "$+<=>^~|`", 0, 1, ANY}, {.how = GPT2_WORDS}, {RUN, 0, "0123456789", 0, 3, 3}}},
+    {"deepseek-coder", 0, {{RUN, 0, "\r\n", 0, 1, 1}, {RUN, LETTER, "", 1, 1, ANY}, {RUN, PUNCTUATION, "", 1, 1, ANY},
+                           {RUN, HAN, "", 0, 1, ANY}, {RUN, NUMBER, "", 0, 1, 1}}},
+    {"deepseek-llm", 0, {{RUN, 0, "\r\n", 0, 1, 1}, {RUN, CASED, "", 1, 1, ANY}, {RUN, MARK, "", 1, 1, ANY},
+                         {.how = LAST_SPACES}, {RUN, HAN, "", 0, 1, ANY}, {RUN, NUMBER, "", 0, 1, ANY}}},
 };
 
-static int same_text(text_view a, const char *b, size_t size) { return a.size == size && !memcmp(a.at, b, size); }
+static bool same_text(text_view a, const char *b, size_t size) { return a.size == size && !memcmp(a.at, b, size); }
 
 /* The pre-tokenizer of that name (GPT-2's where a file names none), or NULL. */
 static const pre_tokenizer *find_pre_tokenizer(text_view name) {
@@ -593,26 +562,22 @@ static const pre_tokenizer *find_pre_tokenizer(text_view name) {
 /* ---- opening ---- */
 
 typedef struct { int32_t left, right, joined; uint32_t rank; } merge_entry;
-typedef struct { const char *at; uint64_t size; int32_t token; } literal; /* a token recognised by its name */
 
 typedef struct {
     int32_t n_tokens, unk;
     const pre_tokenizer *pre;         /* NULL: SentencePiece */
-    int add_space_prefix;
+    bool add_space_prefix;
     char *bytes;                      /* of all pieces */
     text_view *pieces;
     uint8_t *attributes;              /* TF_NORMAL ... TF_BYTE */
     float *scores;                    /* SentencePiece only */
-    uint64_t longest;                 /* bytes in the longest piece of a normal token */
-    int32_t *tokens;                  /* hash table: the piece of a normal token -> that token */
-    uint64_t tokens_mask;
-    merge_entry *merges;              /* hash table: two tokens -> the token they make and its rank */
-    uint64_t merges_mask;
+    int32_t *tokens;                  /* hash table: a piece -> its normal token, and a literal -> its token */
+    merge_entry *merges;              /* hash table: two tokens -> the token they make; byte-level only */
+    uint64_t tokens_mask, merges_mask;
+    uint64_t longest, longest_literal; /* bytes in the longest piece of a normal token, of a literal */
+    bool begins_literal[256];         /* a literal begins with this byte */
     int32_t byte_tokens[256];         /* -1 where a byte has no token */
-    literal *literals;                /* control and user-defined tokens, sorted by their texts */
-    uint32_t n_literals;
-    uint8_t *classes;                 /* of characters; byte-level only */
-    char message[120];
+    uint8_t *classes;                 /* of the characters; byte-level only */
 } tokenizer;
 
 /* Both tables are probed one slot after another from a slot given by the hash; at most 3/4 of the slots are taken. */
@@ -627,18 +592,27 @@ static uint64_t scramble(uint64_t hash) {
     return hash ^ hash >> 29;
 }
 
-/* The slot of a piece: the one that holds its token, or the free one where it would go. */
-static int32_t *piece_slot(const tokenizer *t, const char *at, uint64_t size) {
-    uint64_t hash = 0xCBF29CE484222325u;
-    for (uint64_t i = 0; i < size; i++) hash = (hash ^ (unsigned char)at[i]) * 0x100000001B3u;
-    for (uint64_t slot = scramble(hash);; slot++) {
+/* FNV-1a, a byte at a time, so that each prefix of a text has its hash at the cost of one byte. */
+#define HASH_OF_NOTHING 0xCBF29CE484222325u
+static uint64_t hash_byte(uint64_t hash, char byte) { return (hash ^ (unsigned char)byte) * 0x100000001B3u; }
+static uint64_t hash_bytes(const char *at, uint64_t size) {
+    uint64_t hash = HASH_OF_NOTHING;
+    for (uint64_t i = 0; i < size; i++) hash = hash_byte(hash, at[i]);
+    return hash;
+}
+
+/* The slot of a normal token's piece or of a literal: the one that holds its token, or the free one where it would go. */
+static int32_t *piece_slot(const tokenizer *t, bool normal, const char *at, uint64_t size, uint64_t hash) {
+    for (uint64_t slot = scramble(hash + normal);; slot++) {
         int32_t *found = &t->tokens[slot & t->tokens_mask];
-        if (*found < 0 || same_text(t->pieces[*found], at, size)) return found;
+        if (*found < 0) return found;
+        if ((t->attributes[*found] == TF_NORMAL) == normal && same_text(t->pieces[*found], at, size)) return found;
     }
 }
 
+/* The normal token of that piece, or -1. */
 static int32_t find_piece(const tokenizer *t, const char *at, uint64_t size) {
-    return size == 0 || size > t->longest ? -1 : *piece_slot(t, at, size);
+    return size == 0 || size > t->longest ? -1 : *piece_slot(t, true, at, size, hash_bytes(at, size));
 }
 
 static merge_entry *merge_slot(const tokenizer *t, int32_t left, int32_t right) {
@@ -696,15 +670,18 @@ static const char *read_token(tokenizer *t, const vocabulary_source *v, int32_t 
     *at += piece.size;
     t->pieces[i] = piece;
     t->attributes[i] = (uint8_t)type;
-    if ((type != TF_NORMAL && type != TF_BYTE) || piece.size == 0) return NULL;
-    if (piece.size == 1) {            /* a normal token stands for a byte rather than a byte token */
+    if (type == TF_UNKNOWN || type == TF_UNUSED || piece.size == 0) return NULL;
+    bool normal = type == TF_NORMAL;
+    if (piece.size == 1 && (normal || type == TF_BYTE)) { /* a normal token stands for a byte rather than a byte token */
         int32_t *token = &t->byte_tokens[(unsigned char)*piece.at];
         if (*token < 0 || t->attributes[*token] > type) *token = i;
     }
     if (type == TF_BYTE) return NULL;
-    int32_t *slot = piece_slot(t, piece.at, piece.size);
+    uint64_t *longest = normal ? &t->longest : &t->longest_literal;
+    if (piece.size > *longest) *longest = piece.size;
+    if (!normal) t->begins_literal[(unsigned char)*piece.at] = true;
+    int32_t *slot = piece_slot(t, normal, piece.at, piece.size, hash_bytes(piece.at, piece.size));
     if (*slot < 0) *slot = i;
-    if (piece.size > t->longest) t->longest = piece.size;
     return NULL;
 }
 
@@ -713,17 +690,15 @@ static const char *read_merges(tokenizer *t, const vocabulary_source *v) {
     t->classes = character_classes();
     t->merges_mask = slots_for(v->n_merges) - 1;
     t->merges = malloc((t->merges_mask + 1) * sizeof *t->merges);
-    if (!t->classes || !t->merges) return "out of memory";
+    uint64_t longest = 4 * t->longest + 1; /* a byte is spelled with two at most */
+    char *pair = malloc(longest);
+    if (!t->classes || !t->merges || !pair) return free(pair), "out of memory";
     memset(t->merges, 0xFF, (t->merges_mask + 1) * sizeof *t->merges); /* free: -1 */
-    uint64_t longest = 0;
-    for (uint32_t i = 0; i < v->n_merges; i++)
-        if (v->merges[i].size > longest) longest = v->merges[i].size;
-    char *pair = malloc(longest + 1);
-    if (!pair) return "out of memory";
     for (uint32_t i = 0; i < v->n_merges; i++) {
         text_view text = v->merges[i];
         const char *space = text.size > 2 ? memchr(text.at + 1, ' ', text.size - 2) : NULL;
         if (!space) return free(pair), "tokenizer.ggml.merges has an entry that is not two tokens with a space between";
+        if (text.size > longest) continue;
         text_view left = {text.at, (uint64_t)(space - text.at)}, right = {space + 1, text.size - left.size - 1};
         left.size = unspell(t, left, pair);
         right.size = unspell(t, right, pair + left.size);
@@ -737,45 +712,12 @@ static const char *read_merges(tokenizer *t, const vocabulary_source *v) {
     return NULL;
 }
 
-static int compare_literals(const void *left, const void *right) {
-    const literal *a = left, *b = right;
-    int order = memcmp(a->at, b->at, (size_t)(a->size < b->size ? a->size : b->size));
-    if (order == 0 && a->size != b->size) order = a->size < b->size ? -1 : 1;
-    return order ? order : (a->token > b->token) - (a->token < b->token);
-}
-
-static int is_literal(const tokenizer *t, int32_t token) {
-    return (t->attributes[token] == TF_CONTROL || t->attributes[token] == TF_USER_DEFINED) && t->pieces[token].size > 0;
-}
-
-static const char *index_literals(tokenizer *t) {
-    for (int32_t i = 0; i < t->n_tokens; i++) t->n_literals += (uint32_t)is_literal(t, i);
-    t->literals = malloc((t->n_literals + (size_t)1) * sizeof *t->literals);
-    if (!t->literals) return "out of memory";
-    literal *next = t->literals;
-    for (int32_t i = 0; i < t->n_tokens; i++)
-        if (is_literal(t, i)) *next++ = (literal){t->pieces[i].at, t->pieces[i].size, i};
-    qsort(t->literals, t->n_literals, sizeof *t->literals, compare_literals);
-    return NULL;
-}
-
-static const char *choose_family(tokenizer *t, const vocabulary_source *v) {
-    if (same_text(v->model, "llama", 5)) return NULL;
-    if (!same_text(v->model, "gpt2", 4)) return "tokenizer.ggml.model is neither llama nor gpt2";
-    t->pre = find_pre_tokenizer(v->pre);
-    if (t->pre) return NULL;
-    char name[41] = "";
-    for (int i = 0; i < 40 && (uint64_t)i < v->pre.size; i++)
-        name[i] = v->pre.at[i] < 0x20 || v->pre.at[i] > 0x7E ? '?' : v->pre.at[i];
-    snprintf(t->message, sizeof t->message, "tokenizer.ggml.pre names a pre-tokenizer that is not known: %s", name);
-    return t->message;
-}
-
 /* All of open, but that what has been allocated stays when it fails. */
 static const char *tokenizer_build(tokenizer *t, const vocabulary_source *v) {
     if (v->n_tokens == 0 || v->n_tokens > INT32_MAX) return "tokenizer.ggml.tokens has no tokens, or too many";
-    const char *problem = choose_family(t, v);
-    if (problem) return problem;
+    bool byte_level = same_text(v->model, "gpt2", 4);
+    if (!byte_level && !same_text(v->model, "llama", 5)) return "tokenizer.ggml.model is neither llama nor gpt2";
+    if (byte_level && !(t->pre = find_pre_tokenizer(v->pre))) return "tokenizer.ggml.pre names an unknown pre-tokenizer";
     int32_t n = t->n_tokens = (int32_t)v->n_tokens;
     if (v->bos < -1 || v->bos >= n || v->eos < -1 || v->eos >= n || v->eot < -1 || v->eot >= n || v->unk < -1 || v->unk >= n)
         return "a tokenizer.ggml.*_token_id is outside tokenizer.ggml.tokens";
@@ -790,10 +732,10 @@ static const char *tokenizer_build(tokenizer *t, const vocabulary_source *v) {
     memset(t->tokens, 0xFF, (t->tokens_mask + 1) * sizeof *t->tokens); /* free: -1 */
     memset(t->byte_tokens, 0xFF, sizeof t->byte_tokens);
     char *at = t->bytes;
-    for (int32_t i = 0; i < n; i++)
-        if ((problem = read_token(t, v, i, &at))) return problem;
+    const char *problem = NULL;
+    for (int32_t i = 0; i < n && !problem; i++) problem = read_token(t, v, i, &at);
+    if (problem) return problem;
     t->unk = v->unk >= 0 && t->attributes[v->unk] != TF_CONTROL ? v->unk : -1;
-    if ((problem = index_literals(t))) return problem;
     if (t->pre) return read_merges(t, v);
     t->add_space_prefix = v->add_space_prefix;
     if (!(t->scores = calloc(v->n_tokens, sizeof *t->scores))) return "out of memory";
@@ -804,11 +746,10 @@ static const char *tokenizer_build(tokenizer *t, const vocabulary_source *v) {
 
 static void tokenizer_close(tokenizer *t) {
     free(t->bytes), free(t->pieces), free(t->attributes), free(t->scores), free(t->tokens);
-    free(t->merges), free(t->literals), free(t->classes);
+    free(t->merges), free(t->classes);
 }
 
-/* Returns NULL, or what is wrong with the file: a text that lives as long as *t does, which then needs no closing.
- * Nothing in `v` is kept. */
+/* Returns NULL, or what is wrong with the file: then there is nothing to close. Nothing of `v` is kept. */
 static const char *tokenizer_open(tokenizer *t, const vocabulary_source *v) {
     *t = (tokenizer){0};
     const char *problem = tokenizer_build(t, v);
@@ -826,21 +767,22 @@ typedef struct {                      /* one call of encode */
     const char *text;                 /* what the offsets below are into */
     int32_t *starts;                  /* byte-level: where each character starts, and the end of the last one */
     uint8_t *classes;                 /* byte-level: the classes of each character */
-    symbol *symbols;
+    symbol *symbols;                  /* `symbols_room` of them, and twice as many bigrams */
     bigram *heap;
-    int64_t symbols_room, heap_room, n_heap;
-    int32_t *out;
-    int64_t room, count;
-    int failed;                       /* out of memory */
+    int64_t symbols_room, n_heap, room, count;
+    int32_t *out;                     /* `count` tokens so far, the first `room` of them written */
+    bool failed;                      /* out of memory */
 } encoder;
 
-/* An array of at least `need` items, with what `array` held; NULL: out of memory, and `array` is as it was. */
-static void *reserve(void *array, int64_t *room, int64_t need, size_t item) {
-    if (need <= *room) return array;
-    int64_t grown = need + need / 2 + 32;
-    void *moved = realloc(array, (size_t)grown * item);
-    if (moved) *room = grown;
-    return moved;
+/* Room to merge n symbols. Each merge takes one pair and one symbol away and proposes two pairs at most, so the heap never
+ * holds more than twice as many pairs as there are symbols. */
+static bool make_room(encoder *e, int64_t n) {
+    if (n <= e->symbols_room) return true;
+    free(e->symbols), free(e->heap);
+    e->symbols_room = n + n / 2 + 32;
+    e->symbols = malloc((size_t)e->symbols_room * sizeof *e->symbols);
+    e->heap = malloc((size_t)e->symbols_room * 2 * sizeof *e->heap);
+    return !(e->failed = !e->symbols || !e->heap);
 }
 
 static void emit(encoder *e, int32_t token) {
@@ -849,14 +791,12 @@ static void emit(encoder *e, int32_t token) {
 }
 
 /* What comes first: the higher priority, then what stands further left. */
-static int goes_before(const bigram *a, const bigram *b) {
+static bool goes_before(const bigram *a, const bigram *b) {
     return a->priority > b->priority || (a->priority == b->priority && a->left < b->left);
 }
 
 static void heap_push(encoder *e, bigram added) {
-    bigram *heap = reserve(e->heap, &e->heap_room, e->n_heap + 1, sizeof *heap);
-    if (!heap) { e->failed = 1; return; }
-    e->heap = heap;
+    bigram *heap = e->heap;
     int64_t hole = e->n_heap++;
     for (; hole > 0 && goes_before(&added, &heap[(hole - 1) / 2]); hole = (hole - 1) / 2) heap[hole] = heap[(hole - 1) / 2];
     heap[hole] = added;
@@ -894,12 +834,9 @@ static void propose(encoder *e, int32_t left, int32_t right) {
 static void merge_symbols(encoder *e, int32_t n) {
     symbol *symbols = e->symbols;
     e->n_heap = 0;
-    for (int32_t i = 0; i < n; i++) {
-        symbols[i].previous = i - 1;
-        symbols[i].next = i + 1 < n ? i + 1 : -1;
-    }
+    symbols[n - 1].next = -1;
     for (int32_t i = 0; i + 1 < n; i++) propose(e, i, i + 1);
-    while (e->n_heap > 0 && !e->failed) {
+    while (e->n_heap > 0) {
         bigram pair = heap_pop(e);
         symbol *left = &symbols[pair.left];
         /* A pair is stale once either side was merged: then one is gone (size 0) or together they are longer. */
@@ -911,7 +848,7 @@ static void merge_symbols(encoder *e, int32_t n) {
         propose(e, left->previous, pair.left);
         propose(e, pair.left, left->next);
     }
-    for (int32_t i = 0; i >= 0 && !e->failed; i = symbols[i].next) {
+    for (int32_t i = 0; i >= 0; i = symbols[i].next) {
         if (symbols[i].token >= 0) { emit(e, symbols[i].token); continue; }
         for (int32_t j = 0; j < symbols[i].size; j++) { /* no token: byte by byte; a byte without one is unknown */
             int32_t token = e->t->byte_tokens[(unsigned char)e->text[symbols[i].start + j]];
@@ -921,28 +858,23 @@ static void merge_symbols(encoder *e, int32_t n) {
     }
 }
 
-static int make_room_for_symbols(encoder *e, int64_t n) {
-    symbol *symbols = reserve(e->symbols, &e->symbols_room, n, sizeof *symbols);
-    if (symbols) e->symbols = symbols;
-    else e->failed = 1;
-    return symbols != NULL;
-}
-
 /* SentencePiece: a stretch of text without literals. Its space U+2581 is a plain space here, in pieces and in texts. */
 static void encode_sentence(encoder *e, const char *text, int64_t size) {
     char *spaced = malloc((size_t)size + 1);
-    if (!spaced || !make_room_for_symbols(e, size + 1)) { free(spaced), e->failed = 1; return; }
+    if (!spaced || !make_room(e, size + 1)) { free(spaced), e->failed = true; return; }
     int32_t length = 0, n = 0;
-    if (e->t->add_space_prefix) spaced[length++] = ' ', e->symbols[n++] = (symbol){0, 1, 0, 0, find_piece(e->t, " ", 1)};
+    if (e->t->add_space_prefix) {
+        spaced[length++] = ' ';
+        e->symbols[n++] = (symbol){0, 1, -1, 1, find_piece(e->t, " ", 1)};
+    }
     for (int64_t i = 0; i < size;) {
         uint32_t point;
         int bytes = utf8_read(text + i, size - i, &point), written = 1;
         if (bytes == 0) bytes = 1;
         if (point == 0x2581) spaced[length] = ' ';
         else memcpy(spaced + length, text + i, (size_t)bytes), written = bytes;
-        e->symbols[n++] = (symbol){length, written, 0, 0, find_piece(e->t, spaced + length, (uint64_t)written)};
-        length += written;
-        i += bytes;
+        e->symbols[n] = (symbol){length, written, n - 1, n + 1, find_piece(e->t, spaced + length, (uint64_t)written)};
+        length += written, i += bytes, n++;
     }
     e->text = spaced;
     merge_symbols(e, n);
@@ -954,15 +886,15 @@ static void encode_word(encoder *e, int64_t from, int64_t to) {
     int32_t start = e->starts[from], size = e->starts[to] - start;
     int32_t whole = e->t->pre->whole_words ? find_piece(e->t, e->text + start, (uint64_t)size) : -1;
     if (whole >= 0) { emit(e, whole); return; }
-    if (e->failed || !make_room_for_symbols(e, size)) return;
+    if (e->failed || !make_room(e, size)) return;
     for (int32_t i = 0; i < size; i++)
-        e->symbols[i] = (symbol){start + i, 1, 0, 0, e->t->byte_tokens[(unsigned char)e->text[start + i]]};
+        e->symbols[i] = (symbol){start + i, 1, i - 1, i + 1, e->t->byte_tokens[(unsigned char)e->text[start + i]]};
     merge_symbols(e, size);
 }
 
 /* The first byte of a character: the character itself where it is ASCII. */
 static int ascii(const encoder *e, int64_t i) { return (unsigned char)e->text[e->starts[i]]; }
-static int is_newline(const encoder *e, int64_t i) { return ascii(e, i) == '\r' || ascii(e, i) == '\n'; }
+static bool is_newline(const encoder *e, int64_t i) { return ascii(e, i) == '\r' || ascii(e, i) == '\n'; }
 
 /* The end of the characters from `i` on that are all of one kind: LETTER, NUMBER, SPACE or (0) none of these. */
 static int64_t end_of(const encoder *e, int64_t i, int64_t to, int kind) {
@@ -971,7 +903,7 @@ static int64_t end_of(const encoder *e, int64_t i, int64_t to, int kind) {
 }
 
 /* 's|'t|'re|'ve|'m|'ll|'d: how many characters of one stand here. */
-static int contraction(const encoder *e, int64_t i, int64_t to, int any_case) {
+static int contraction(const encoder *e, int64_t i, int64_t to, bool any_case) {
     if (ascii(e, i) != '\'' || i + 1 >= to) return 0;
     int fold = any_case ? 0x20 : 0, first = ascii(e, i + 1) | fold, second = i + 2 < to ? ascii(e, i + 2) | fold : 0;
     if (first == 's' || first == 't' || first == 'm' || first == 'd') return 2;
@@ -986,7 +918,7 @@ static int64_t spaces(const encoder *e, int64_t i, int64_t to) {
 
 /* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
 static int64_t gpt2_word(const encoder *e, int64_t i, int64_t to) {
-    int shortened = contraction(e, i, to, 0);
+    int shortened = contraction(e, i, to, false);
     if (shortened) return i + shortened;
     int64_t start = i + (ascii(e, i) == ' ' && i + 1 < to);
     int kind = e->classes[start] & KIND;
@@ -995,7 +927,7 @@ static int64_t gpt2_word(const encoder *e, int64_t i, int64_t to) {
 
 /* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
 static int64_t llama3_word(const encoder *e, int64_t i, int64_t to, int64_t digits) {
-    int shortened = contraction(e, i, to, 1), kind = e->classes[i] & KIND;
+    int shortened = contraction(e, i, to, true), kind = e->classes[i] & KIND;
     if (shortened) return i + shortened;
     if (kind == LETTER) return end_of(e, i, to, LETTER);
     if (kind == NUMBER) return end_of(e, i, to - i < digits ? to : i + digits, NUMBER);
@@ -1010,23 +942,15 @@ static int64_t llama3_word(const encoder *e, int64_t i, int64_t to, int64_t digi
     return spaces(e, i, to);
 }
 
-static int in_run(const encoder *e, const cut_rule *rule, int64_t i) {
+static bool in_run(const encoder *e, const cut_rule *rule, int64_t i) {
     return e->classes[i] & rule->classes || (*rule->also && ascii(e, i) && strchr(rule->also, ascii(e, i)));
 }
 
+/* The end of the run that starts at `i`; `i` where none does. */
 static int64_t run(const encoder *e, const cut_rule *rule, int64_t i, int64_t to) {
     int64_t start = i + (rule->after_space && e->classes[i] & SPACE && i + 1 < to && in_run(e, rule, i + 1)), end = start;
     while (end < to && end - start < rule->most && in_run(e, rule, end)) end++;
     return end - start < rule->least ? i : end;
-}
-
-/* The end of the match of a rule that starts at `i`; `i` where none does. */
-static int64_t match(const encoder *e, const cut_rule *rule, int64_t i, int64_t to) {
-    switch (rule->how) {
-        case GPT2_WORDS: return gpt2_word(e, i, to);
-        case LLAMA3_WORDS: return llama3_word(e, i, to, rule->most);
-        default: return run(e, rule, i, to);
-    }
 }
 
 /* Cut the characters `from` to `to` by a rule and those after it, and encode the words. */
@@ -1036,13 +960,13 @@ static void cut(encoder *e, const cut_rule *rule, int64_t from, int64_t to) {
     if (rule->how == LAST_SPACES) { /* \s+$ */
         int64_t end = to;
         while (end > from && e->classes[end - 1] & SPACE) end--;
-        cut(e, rule + 1, from, end);
-        cut(e, rule + 1, end, to);
+        cut(e, rule + 1, from, end), cut(e, rule + 1, end, to);
         return;
     }
     int64_t gap = from;
     for (int64_t i = from, end; i < to; i = end) {
-        end = match(e, rule, i, to);
+        end = rule->how == GPT2_WORDS ? gpt2_word(e, i, to)
+            : rule->how == LLAMA3_WORDS ? llama3_word(e, i, to, rule->most) : run(e, rule, i, to);
         if (end == i) { end++; continue; }
         cut(e, rule + 1, gap, i);
         cut(e, rule + 1, i, end);
@@ -1056,67 +980,45 @@ static void encode_words(encoder *e, const char *text, int64_t size) {
     e->text = text;
     e->starts = malloc(((size_t)size + 1) * sizeof *e->starts);
     e->classes = malloc((size_t)size);
+    e->failed = !e->starts || !e->classes;
     int64_t n = 0;
-    for (int64_t i = 0; i < size && e->starts && e->classes; n++) {
+    for (int64_t i = 0; i < size && !e->failed; n++) {
         uint32_t point;
         int bytes = utf8_read(text + i, size - i, &point);
         e->starts[n] = (int32_t)i;
         e->classes[n] = point < CLASSES ? e->t->classes[point] : 0;
         i += bytes ? bytes : 1;
     }
-    if (n > 0) {
-        e->starts[n] = (int32_t)size;
-        cut(e, e->t->pre->rules, 0, n);
-    } else {
-        e->failed = 1;
-    }
+    if (!e->failed) e->starts[n] = (int32_t)size, cut(e, e->t->pre->rules, 0, n);
     free(e->starts), free(e->classes);
 }
 
-static void encode_plain(encoder *e, const char *text, int64_t size) {
-    if (size == 0 || e->failed) return;
-    if (e->t->pre) encode_words(e, text, size);
-    else encode_sentence(e, text, size);
-}
-
-/* The first literal from `low` on whose byte at `depth` is not below `byte`. */
-static uint32_t first_literal(const tokenizer *t, uint32_t low, uint32_t high, uint64_t depth, int byte) {
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        if ((unsigned char)t->literals[middle].at[depth] < byte) low = middle + 1;
-        else high = middle;
-    }
-    return low;
-}
-
 /* The longest literal that the text begins with, or -1. User-defined tokens are part of any text, as in llama.cpp. */
-static int32_t literal_at(const tokenizer *t, const char *text, int64_t size, int special) {
-    uint32_t low = 0, high = t->n_literals; /* those that agree with the text so far, the shortest first */
+static int32_t literal_at(const tokenizer *t, const char *text, int64_t size, bool special) {
+    uint64_t longest = t->longest_literal < (uint64_t)size ? t->longest_literal : (uint64_t)size, hash = HASH_OF_NOTHING;
+    if (!t->begins_literal[(unsigned char)*text]) return -1;
     int32_t found = -1;
-    for (int64_t depth = 0; depth < size && low < high; depth++) {
-        low = first_literal(t, low, high, (uint64_t)depth, (unsigned char)text[depth]);
-        high = first_literal(t, low, high, (uint64_t)depth, (unsigned char)text[depth] + 1);
-        for (int taken = 0; low < high && t->literals[low].size == (uint64_t)depth + 1; low++) {
-            int32_t token = t->literals[low].token;
-            if (!taken && (special || t->attributes[token] == TF_USER_DEFINED)) found = token, taken = 1;
-        }
+    for (uint64_t n = 1; n <= longest; n++) {
+        hash = hash_byte(hash, text[n - 1]);
+        int32_t token = *piece_slot(t, false, text, n, hash);
+        if (token >= 0 && (special || t->attributes[token] == TF_USER_DEFINED)) found = token;
     }
     return found;
 }
 
 /* Tokens of a text; see tf_tokenize. */
-static int64_t tokenizer_encode(const tokenizer *t, const char *text, int64_t size, int special, int32_t *out, int64_t room) {
-    if (size < 0 || size > INT32_MAX - 64) return -1;
+static int64_t tokenizer_encode(const tokenizer *t, const char *text, int64_t size, bool special, int32_t *out, int64_t room) {
+    if (size <= 0 || size > INT32_MAX - 64) return size ? -1 : 0;
     encoder e = {.t = t, .out = out, .room = room};
     int64_t from = 0;
-    for (int64_t i = 0; i < size && !e.failed;) {
-        int32_t token = literal_at(t, text + i, size - i, special);
-        if (token < 0) { i++; continue; }
-        encode_plain(&e, text + from, i - from);
+    for (int64_t i = 0; i <= size && !e.failed;) { /* from one literal to the next, and to the end */
+        int32_t token = i < size ? literal_at(t, text + i, size - i, special) : -1;
+        if (token < 0 && i < size) { i++; continue; }
+        if (from < i) (t->pre ? encode_words : encode_sentence)(&e, text + from, i - from);
+        if (token < 0) break;
         emit(&e, token);
         from = i += (int64_t)t->pieces[token].size;
     }
-    encode_plain(&e, text + from, size - from);
     free(e.symbols), free(e.heap);
     return e.failed ? -1 : e.count;
 }
@@ -1124,17 +1026,17 @@ static int64_t tokenizer_encode(const tokenizer *t, const char *text, int64_t si
 /* ---- decoding ---- */
 
 /* Bytes of tokens; see tf_detokenize. */
-static int64_t tokenizer_decode(const tokenizer *t, const int32_t *ids, int64_t n, int special, int skip_space, char *out,
+static int64_t tokenizer_decode(const tokenizer *t, const int32_t *ids, int64_t n, bool special, bool skip_space, char *out,
                                 int64_t room) {
     int64_t count = 0;
-    int skip = skip_space && t->add_space_prefix;
+    bool skip = skip_space && t->add_space_prefix;
     for (int64_t i = 0; i < n; i++) {
         if (ids[i] < 0 || ids[i] >= t->n_tokens) return -1;
         int attribute = t->attributes[ids[i]], plain = attribute == TF_NORMAL || attribute == TF_BYTE;
         text_view piece = t->pieces[ids[i]];
         if ((!plain && attribute != TF_USER_DEFINED && !special) || piece.size == 0) continue;
         if (skip && plain && *piece.at == ' ') piece.at++, piece.size--;
-        skip = 0;
+        skip = false;
         int64_t fits = room - count < (int64_t)piece.size ? room - count : (int64_t)piece.size;
         if (fits > 0) memcpy(out + count, piece.at, (size_t)fits);
         count += (int64_t)piece.size;
@@ -2461,6 +2363,7 @@ static bool reply(chat *c, int limit, char *error, int32_t error_size) {
     tf_describe(c->model, &info);
     double start = seconds(), first = 0;
     int64_t prompt = c->n_pending, made = 0;
+    const bool begins = c->family || (prompt == 1 && c->pending[0] == info.bos);     /* a text begins here: no space in front */
     while (!limit || made < limit) {
         if (c->n_pending > info.context - tf_session_length(c->session)) {
             if (!made) { snprintf(error, (size_t)error_size, "the prompt has %lld tokens, but the context of %d has room for %d", (long long)c->n_pending, info.context, info.context - tf_session_length(c->session)); return false; }
@@ -2474,7 +2377,7 @@ static bool reply(chat *c, int limit, char *error, int32_t error_size) {
         int32_t token = tf_sampler_pick(c->sampler, c->logits);
         made++;
         if (tf_ends(c->model, token)) break;
-        int64_t size = tf_detokenize(c->model, &token, 1, 0, 0, bytes + held, room - held);
+        int64_t size = tf_detokenize(c->model, &token, 1, 0, begins && made == 1, bytes + held, room - held);
         if (size < 0 || size > room - held) size = 0;
         int64_t complete = utf8_complete(bytes, held + size);
         fwrite(bytes, 1, (size_t)complete, stdout);

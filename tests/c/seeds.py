@@ -8,13 +8,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.tiny import tiny_hyper, tiny_parameters, tiny_spm_parameters, tiny_tensors  # noqa: E402
-from twofile.params.vocabulary import PRE_TOKENIZERS, TokenType, Vocabulary  # noqa: E402
-from twofile.params.write import write  # noqa: E402
+from tests.tiny import tiny_hyper, tiny_parameters, tiny_spm_parameters, tiny_tensors
+from twofile.params.vocabulary import PRE_TOKENIZERS, TokenType, Vocabulary
+from twofile.params.write import write
 
 
 def seeds(folder: Path) -> None:
-    letters = tuple("abcehlnoprstu'1.,!?") + ("Ġ", "Ċ", "Ã", "©")
+    letters = (*"abcehlnoprstu'1.,!?", "Ġ", "Ċ", "Ã", "©")
     words = ("he", "th", "the", "in", "Ġa", "Ġthe")
     merges = ("h e", "t h", "th e", "i n", "Ġ a", "Ġ the")
     control = ("<|end|>", "<|im_end|>")

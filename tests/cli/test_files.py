@@ -23,7 +23,16 @@ def call(capsys: pytest.CaptureFixture[str], *args: str | Path, status: int = 0)
 
 def test_show(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = call(capsys, "show", tiny)
-    for words in ("qwen3", "2 of width 32", "64 tokens", "byte-level BPE", "<|end|>", "made up", "CC0-1.0", "abc123"):
+    for words in (
+        "qwen3",
+        "2 of width 64",
+        "64 tokens",
+        "byte-level BPE",
+        "<|im_end|>",
+        "made up",
+        "CC0-1.0",
+        "abc123",
+    ):
         assert words in out
     assert "\x1b" not in out
     assert "tiny\\x1b[31m" in out

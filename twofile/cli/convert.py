@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from twofile.cli.console import note, progress, size
-from twofile.cli.options import force_option, output
+from twofile.cli.options import find, force_option, output
 from twofile.errors import NotFoundError, TwofileError
 
 
@@ -64,8 +64,8 @@ def export_command(name: str, folder: Path, kind: str | None, layout: str, force
     if (folder / "config.json").exists() and not force:
         raise TwofileError(f"{folder} holds a model already", "--force replaces it; another folder keeps both")
     from twofile.params.huggingface import export_directory
-    from twofile.params.names import resolve
 
+    source = find(name)
     with progress(f"{name} to {folder}"):
-        export_directory(resolve(name), folder, kind)
+        export_directory(source, folder, kind)
     click.echo(folder)

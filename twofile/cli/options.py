@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from twofile.cli.console import progress
 from twofile.errors import TwofileError
 
 if TYPE_CHECKING:
     from twofile.engine.engine import Engine
 
+_LARGE = 200_000_000  # bytes that are read in about a tenth of a second
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def open_engine(name: str, threads: int, backend: Any) -> Engine:
-    """The engine of a model's name; a bar where the model must be downloaded."""
-    from twofile.cli.console import progress
-    from twofile.engine.engine import Engine
+def find(name: str) -> Path:
+    """The file of a model's name; a bar where it must be downloaded."""
     from twofile.params.names import resolve
 
-    if name.startswith("hf:"):
-        with progress(name) as report:
-            path = resolve(name, report)
-    else:
-        path = resolve(name)
-    return Engine(path, threads=threads, backend=backend)
+    if not name.startswith("hf:"):
+        return resolve(name)
+    with progress(name) as report:
+        return resolve(name, report)
+
+
+def open_engine(name: str, threads: int, backend: Any) -> Engine:
+    """The engine of a model's name; a bar where opening takes its time."""
+    from twofile.engine.engine import Engine
+
+    path = find(name)
+    with progress(f"opening {name}") if path.stat().st_size > _LARGE else nullcontext():
+        return Engine(path, threads=threads, backend=backend)
 
 
 def output(name: str, force: bool) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from twofile.cli.console import note, progress, size
-from twofile.cli.options import force_option, output
+from twofile.cli.options import find, force_option, output
 
 
 @click.command("quantise")
@@ -18,13 +18,12 @@ def quantise_command(name: str, kind: str, out: str | None, force: bool) -> None
 
     Q8_0 is nearly without loss; Q4_K_M is about half of it and loses a little.
     """
-    from twofile.params import names
     from twofile.params.quantise import FILE_TYPES, quantise
 
     kind = kind.upper()
     if kind not in FILE_TYPES:
         raise click.UsageError(f"there is no type {kind}; the types are {', '.join(FILE_TYPES)}")
-    source = names.resolve(name)
+    source = find(name)
     target = output(out or f"{source.stem}-{kind}", force)
     with progress(f"{source.name} to {kind}") as report:
         quantise(source, target, kind, report)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
 
-from twofile.cli.console import plain, size, table
+from twofile.cli.console import plain, progress, size, table
+from twofile.cli.options import find
 
 if TYPE_CHECKING:
     from twofile.params.provenance import Provenance
@@ -19,15 +21,15 @@ if TYPE_CHECKING:
 @click.option("--no-checksum", is_flag=True, help="Do not read the whole file for its checksum.")
 def show_command(name: str, tensors: bool, template: bool, no_checksum: bool) -> None:
     """Show what the parameters file NAME holds: architecture, tensors, size, tokenizer, lineage."""
-    from twofile.params.names import resolve
     from twofile.params.parameters import Parameters
     from twofile.params.show import describe
 
-    with Parameters.open(resolve(name)) as parameters:
+    with Parameters.open(find(name)) as parameters:
         if template:
             click.echo(plain(parameters.vocabulary.chat_template or ""))
             return
-        about = describe(parameters, checksum=not no_checksum)
+        with progress("checksum") if not no_checksum else nullcontext():
+            about = describe(parameters, checksum=not no_checksum)
     hyper = about.hyper
     heads = f"{hyper.n_heads} heads of {hyper.head_dim}"
     if hyper.n_kv_heads != hyper.n_heads:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import regex
 
@@ -123,18 +123,23 @@ class ReferenceTokenizer:
         if v.model == "gpt2":
             self.patterns = _patterns(v.pre)
             self._read_merges()
-        self._any_literal = self._literals(TokenType.CONTROL, TokenType.USER_DEFINED)
-        self._user_literal = self._literals(TokenType.USER_DEFINED)
+        names: dict[bytes, int] = {}
+        for i, kind in enumerate(self._types):
+            if kind in (TokenType.CONTROL, TokenType.USER_DEFINED) and self._pieces[i]:
+                names.setdefault(self._pieces[i], i)
+        self._literals = names
+        self._any_literal = _longest(names)
+        self._user_literal = _longest(n for n, i in names.items() if self._types[i] == TokenType.USER_DEFINED)
 
     def encode(self, text: str | bytes, *, special: bool = False) -> list[int]:
         """Tokens of a text, without BOS and EOS. `special`: names of control tokens become control tokens."""
         data = text.encode() if isinstance(text, str) else text
-        literals, names = self._any_literal if special else self._user_literal
+        literals = self._any_literal if special else self._user_literal
         tokens: list[int] = []
         end = 0
         for found in literals.finditer(data):
             tokens += self._plain(data[end : found.start()])
-            tokens.append(names[found.group()])
+            tokens.append(self._literals[found.group()])
             end = found.end()
         return tokens + self._plain(data[end:])
 
@@ -163,15 +168,6 @@ class ReferenceTokenizer:
             )
             if {left, right, left + right} <= self._normal.keys():
                 self._ranks.setdefault((left, right), rank)
-
-    def _literals(self, *kinds: TokenType) -> tuple[re.Pattern[bytes], dict[bytes, int]]:
-        """A pattern that finds the longest name at each place, and the tokens of the names."""
-        names: dict[bytes, int] = {}
-        for i, kind in enumerate(self._types):
-            if kind in kinds and self.vocabulary.tokens[i]:
-                names.setdefault(self.vocabulary.tokens[i].encode(), i)
-        longest_first = sorted(names, key=len, reverse=True)
-        return re.compile(b"|".join(map(re.escape, longest_first)) if names else b"(?!)"), names
 
     def _plain(self, data: bytes) -> list[int]:
         """Tokens of a stretch of text without names."""
@@ -208,6 +204,12 @@ class ReferenceTokenizer:
             else:  # byte by byte; a byte without a token is unknown
                 tokens += [self._byte.get(byte, self._unk) for byte in part]
         return [token for token in tokens if token is not None]
+
+
+def _longest(names: Iterable[bytes]) -> re.Pattern[bytes]:
+    """A pattern that finds the longest name at each place."""
+    longest_first = sorted(names, key=len, reverse=True)
+    return re.compile(b"|".join(map(re.escape, longest_first)) or b"(?!)")
 
 
 def _merge(parts: list[bytes], cost: Callable[[bytes, bytes], float | None]) -> list[bytes]:
