@@ -4,7 +4,7 @@
 
 Exit status 1 when llama.cpp refuses a file, cuts a text into other tokens, or parts from us where it is not a near tie:
 llama.cpp rounds activations to 8 bits under quantised weights, so two tokens less than 1 % of the spread of the logits
-apart may change places. After such a place the texts have nothing to do with each other, and the comparison of the file ends.
+apart may change places. After such a place the texts have nothing to do with each other, and the comparison ends.
 """
 
 from __future__ import annotations
