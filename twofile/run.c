@@ -1739,7 +1739,7 @@ static bool load_shape(tf_model *m, const char *family, complaint e) {
     if (i->heads % i->kv_heads) return fail(e, "metadata: %s.attention.head_count %d is not a multiple of head_count_kv %d", family, i->heads, i->kv_heads);
     if (i->head_dim < 2 || i->head_dim % 2 || value_length != i->head_dim) return fail(e, "metadata: heads of %d keys and %d values are not supported", i->head_dim, value_length);
     if (m->rotated > i->head_dim || m->rotated % 2) return fail(e, "metadata: %s.rope.dimension_count %d does not fit heads of %d", family, m->rotated, i->head_dim);
-    if (window && window < i->context) i->context = window;        /* inside one window attention is the full one */
+    if (window && window < i->context) return fail(e, "metadata: %s.attention.sliding_window is %d: sliding windows are not supported", family, window);
     float base, factor;
     if (!get_real(f, KEY("attention.layer_norm_rms_epsilon"), 1e-5f, 0, 1, &m->eps, e) || !get_real(f, KEY("rope.freq_base"), 10000, 1, 1e12f, &base, e) ||
         !get_real(f, KEY("rope.scale_linear"), 1, 1e-3f, 1e6f, &scale_linear, e) || !get_real(f, KEY("rope.scaling.factor"), scale_linear, 1e-3f, 1e6f, &factor, e)) return false;

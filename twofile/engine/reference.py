@@ -28,9 +28,10 @@ from twofile.params.vocabulary import TokenType
 
 Array = NDArray[np.float32]
 # texts of tokens that end a generation, whether or not the file says so: what chat models are trained to say last
-ENDS = frozenset(
-    ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|end_of_text|>", "<|endoftext|>", "<|eom_id|>", "<EOT>", "<end_of_turn>")
-)
+ENDS = frozenset((
+    "</s>", "<|im_end|>", "<|end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>",
+    "<|end_of_turn|>", "<EOT>", "<|EOT|>",
+))  # fmt: skip
 
 
 class ReferenceCache:
@@ -67,7 +68,7 @@ class Reference:
             parameters=h.n_parameters, bytes=path.stat().st_size,
         )  # fmt: skip
         self._ends = {i for i in (v.eos, v.eot) if i is not None}
-        self._ends |= {i for i, text in enumerate(v.tokens) if text in ENDS and v.types[i] != TokenType.NORMAL}
+        self._ends |= {i for i, text in enumerate(v.tokens) if text in ENDS and v.types[i] == TokenType.CONTROL}
 
     @property
     def info(self) -> Info:

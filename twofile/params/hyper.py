@@ -162,7 +162,7 @@ class Hyperparameters:
             raise ParametersError(
                 f"{architecture}.attention.sliding_window is {window}: sliding windows are not supported"
             )
-        scaling = _get(metadata, f"{architecture}.rope.scaling.type", str, "none")
+        scaling = _get(metadata, f"{architecture}.rope.scaling.type", str, "linear")  # as llama.cpp has it
         if scaling not in ("none", "linear"):
             raise ParametersError(
                 f"{architecture}.rope.scaling.type is {scaling!r}: only 'none' and 'linear' are supported"
@@ -180,7 +180,7 @@ class Hyperparameters:
             norm_eps=number("attention.layer_norm_rms_epsilon"),
             rope_theta=number("rope.freq_base", 10000.0),
             rope_factors=rope_factors,
-            rope_scale=number("rope.scaling.factor", 1.0) if scaling == "linear" else 1.0,
+            rope_scale=number("rope.scaling.factor", number("rope.scale_linear", 1.0)) if scaling == "linear" else 1.0,
             tied=tied,
         )
 
