@@ -53,9 +53,10 @@ def theirs(path: Path, threads: int, prompt: list[int], steps: int) -> tuple[str
         n_threads_batch=threads,
         verbose=False,
     )
-    context, vocab = llama._ctx.ctx, llama.n_vocab()
+    vocab = llama.n_vocab()
 
     def next_of(tokens: list[int]) -> int:
+        context = llama._ctx.ctx  # from `llama`, which frees it when the last reference goes
         array = (llama_cpp.llama_token * len(tokens))(*tokens)
         if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(array, len(tokens))):
             raise RuntimeError("llama_decode failed")
@@ -63,7 +64,7 @@ def theirs(path: Path, threads: int, prompt: list[int], steps: int) -> tuple[str
         return int(logits.argmax())
 
     def once() -> tuple[float, float]:
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(llama._ctx.ctx), True)
         start = time.perf_counter()
         token = next_of(prompt)
         middle = time.perf_counter()
