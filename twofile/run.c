@@ -1386,8 +1386,10 @@ typedef struct {
     _Alignas(64) atomic_uint passed;    /* barriers passed so far */
 } pool;
 
-static void relax(int *spins) {         /* spin for about a hundred microseconds, then let others run */
-    if (++*spins > 4096) { sched_yield(); return; }
+/* Spin for some two microseconds, then let others run: on a busy machine the thread that is waited for may stand in line
+ * for this very core, and each microsecond spun is one that it does not get (measured: docs/LOG.md). */
+static void relax(int *spins) {
+    if (++*spins > 128) { sched_yield(); return; }
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
