@@ -1,10 +1,10 @@
-"""The reference against `transformers`, in single precision, on random models of each family."""
+"""The reference, and the program, against `transformers` in single precision on random models of each family."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -72,7 +72,9 @@ LLAMA3 = {
         ("qwen3", {"tied": False, "head_dim": 64}, {}),
     ],
 )
-def test_logits(tmp_path: Path, architecture: str, changes: dict[str, Any], rope: dict[str, Any]) -> None:
+def test_logits(
+    tmp_path: Path, architecture: str, changes: dict[str, Any], rope: dict[str, Any], backend: Literal["c", "numpy"]
+) -> None:
     vocabulary = tiny_vocabulary()
     hyper = tiny_hyper(architecture, vocabulary, **changes)
     tensors = dict(tiny_tensors(hyper, 3))
@@ -87,7 +89,7 @@ def test_logits(tmp_path: Path, architecture: str, changes: dict[str, Any], rope
     tokens = np.random.default_rng(5).integers(hyper.vocab_size, size=100)
     with torch.no_grad():
         want = model(torch.from_numpy(tokens)[None]).logits[0].numpy()
-    with Engine(tmp_path / "tiny.gguf", backend="numpy") as engine:
+    with Engine(tmp_path / "tiny.gguf", backend=backend) as engine:
         whole = engine.session().append(tokens, "all")
         session = engine.session()
         steps = np.concatenate([session.append(tokens[a : a + 7], "all") for a in range(0, 100, 7)])

@@ -83,10 +83,10 @@ def test_there_and_back(tmp_path: Path, family: str, dtype: str) -> None:
     assert have.keys() == want.keys()
     assert max(float((have[name].float() - want[name].float()).abs().max()) for name in want) == 0
     np.testing.assert_array_equal(logits(after), logits(before))
-    engine = Engine(tmp_path / "model.gguf", backend="numpy")
-    ours = engine.session().append(TOKENS, want="all")
-    engine.close()
-    np.testing.assert_allclose(ours, logits(before), atol=1e-4)
+    for backend in ("numpy", "auto"):  # auto: the program, where there is a compiler
+        with Engine(tmp_path / "model.gguf", backend=backend) as engine:
+            ours = engine.session().append(TOKENS, want="all")
+        np.testing.assert_allclose(ours, logits(before), atol=1e-4)
 
 
 def test_the_tokenizer_goes_there_and_back(tmp_path: Path) -> None:
