@@ -659,6 +659,8 @@ static const char *read_token(tokenizer *t, const vocabulary_source *v, int32_t 
     text_view text = v->tokens[i];
     int32_t type = v->types ? v->types[i] : TF_NORMAL, byte = named_byte(text);
     if (type < TF_NORMAL || type > TF_BYTE) return "tokenizer.ggml.token_type has an entry that is no token type";
+    if ((type == TF_CONTROL || type == TF_USER_DEFINED) && text.size > 256)     /* each place of a text is held against them */
+        return "tokenizer.ggml.tokens has a control or user-defined token of more than 256 bytes";
     if (type == TF_BYTE && byte < 0) return "tokenizer.ggml.tokens has a byte that is not written like <0x41>";
     /* Tokens that begin and end texts are control tokens even where a careless file has them as normal ones. One byte
      * is left alone: small vocabularies that have no such token may say 0 and mean nothing by it. */
@@ -1287,7 +1289,7 @@ INLINE void tile(int type, int P, int T, const matrix *m, int panel, const float
         const int bytes = type == F32 ? 4 : 2;
         for (int c = 0; c < K; c++) {
             UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++) {
-                const uint8_t *here = at[p] + (size_t)(c * LANES + v * WIDTH) * (size_t)bytes;
+                const uint8_t *here = at[p] + ((size_t)c * LANES + (size_t)(v * WIDTH)) * (size_t)bytes;
                 vec w = type == F32 ? load(here) : type == F16 ? from_f16(here) : from_bf16(here);
                 UNROLL for (int t = 0; t < T; t++) sum[p][t][v] = multiply_add(w, splat(x[(size_t)t * K + c]), sum[p][t][v]);
             }
@@ -1528,6 +1530,7 @@ struct tf_model {
     scratch scratch;
     pthread_mutex_t lock;       /* one evaluation at a time */
     atomic_int references;      /* the opener's, and one for each session */
+    pid_t process;              /* that opened it: a fork of it has the memory, but not the threads */
 };
 
 static float *head_keys(const tf_model *m, const block *b, int l, int kv_head) {
@@ -1780,6 +1783,8 @@ static bool load_weights(tf_model *m, const char *family, complaint e) {
         if (qk_norm && (!need_vector(m, NAME("attn_q_norm"), i->head_dim, false, &w->q_norm, e) || !need_vector(m, NAME("attn_k_norm"), i->head_dim, false, &w->k_norm, e))) return false;
     }
 #undef NAME
+    if (block_bytes(m) > 16 * m->file.size + (64u << 20))      /* heads of so few numbers that padding is all there is */
+        return fail(e, "metadata: %d layers of %d heads need %zu MB of cache for %d tokens, out of proportion to the file", i->layers, i->kv_heads, block_bytes(m) >> 20, BLOCK);
     for (uint64_t t = 0; t < m->file.n_tensors; t++)
         if (!m->file.tensors[t].used) return fail(e, "tensor %s is not part of the %s family as this program knows it", show(m->file.tensors[t].name).text, family);
     void *panels = mmap(NULL, m->panels_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -1808,13 +1813,11 @@ static bool get_array(const gguf_file *f, const char *key, uint32_t kind, uint64
     return it->count <= INT32_MAX || fail(e, "metadata: %s has too many items", key);
 }
 
-static text_view *views_of(const entry *it) {
+static text_view *views_of(const gguf_file *f, const entry *it) {
     text_view *views = malloc((it->count + 1) * sizeof *views);
-    const uint8_t *at = it->at;
-    for (uint64_t i = 0; views && i < it->count; i++) {
-        views[i] = (text_view){(const char *)at + 8, get_u64(at)};
-        at += 8 + views[i].size;
-    }
+    cursor c = {it->at, f->size - (uint64_t)(it->at - f->map)};
+    for (uint64_t i = 0; views && i < it->count; i++)
+        if (!take_text(&c, &views[i])) views[i].size = 0;      /* it was checked: the file was changed under us since */
     return views;
 }
 
@@ -1858,7 +1861,7 @@ static bool load_tokenizer(tf_model *m, complaint e) {
         !get_integer(f, "tokenizer.ggml.add_space_prefix", spm, 0, 1, &add_space, e)) return false;
     if (i->bos < 0) i->add_bos = 0;
     if (i->eos < 0) i->add_eos = 0;
-    text_view *token_views = views_of(tokens), *merge_views = merges ? views_of(merges) : NULL;
+    text_view *token_views = views_of(f, tokens), *merge_views = merges ? views_of(f, merges) : NULL;
     float *score = scores ? copy_of(scores) : NULL;
     int32_t *type = types ? copy_of(types) : NULL;
     const char *problem = "out of memory for the vocabulary";
@@ -1925,10 +1928,12 @@ static bool model_load(tf_model *m, const char *path, int threads, complaint e) 
 }
 
 TF_API tf_model *tf_open(const char *path, int32_t threads, char *error, int32_t error_size) {
-    tf_model *m = calloc(1, sizeof *m);
+    tf_model *m = aligned_alloc(_Alignof(tf_model), sizeof *m);        /* the pool's counters stand on lines of their own */
     complaint e = {error, error_size};
     fail(e, "%s", "");
     if (!m) { fail(e, "out of memory"); return NULL; }
+    memset(m, 0, sizeof *m);
+    m->process = getpid();
     atomic_init(&m->references, 1);
     pthread_mutex_init(&m->lock, NULL);
     if (model_load(m, path, threads, e)) return m;
@@ -2080,11 +2085,12 @@ static int most_rows(const tf_model *m) {
     return rows < 1 ? 1 : rows > 512 ? 512 : (int)rows;
 }
 
-static bool check_steps(tf_model *m, const tf_step *steps, int n_steps, complaint e) {
+static bool check_steps(tf_model *m, const tf_step *steps, int n_steps, const float *logits, complaint e) {
     for (int i = 0; i < n_steps; i++) {
         const tf_step *it = &steps[i];
         if (!it->session || it->session->model != m) return fail(e, "step %d: its session belongs to another model", i);
         if (it->n < 1 || !it->tokens) return fail(e, "step %d: has no tokens", i);
+        if (it->want && !logits) return fail(e, "step %d: asks for logits, but there is no place for them", i);
         if (it->session->listed) return fail(e, "step %d: its session already stands in an earlier step", i);
         it->session->listed = true;
         if (it->n > m->info.context - it->session->length)
@@ -2126,8 +2132,12 @@ static int64_t evaluate(tf_model *m, const tf_step *steps, int n_steps, float *l
 TF_API int64_t tf_evaluate(tf_model *m, const tf_step *steps, int32_t n_steps, float *logits, char *error, int32_t error_size) {
     complaint e = {error, error_size};
     int64_t written = -1;
+    if (getpid() != m->process) {
+        fail(e, "the model was opened before this process was forked, and its threads stayed behind: open it anew");
+        return -1;
+    }
     pthread_mutex_lock(&m->lock);
-    if (check_steps(m, steps, n_steps, e)) written = evaluate(m, steps, n_steps, logits, e);
+    if (check_steps(m, steps, n_steps, logits, e)) written = evaluate(m, steps, n_steps, logits, e);
     for (int i = 0; i < n_steps; i++)
         if (steps[i].session && steps[i].session->model == m) steps[i].session->listed = false;
     pthread_mutex_unlock(&m->lock);
@@ -2366,6 +2376,7 @@ static bool reply(chat *c, int limit, char *error, int32_t error_size) {
     double start = seconds(), first = 0;
     int64_t prompt = c->n_pending, made = 0;
     const bool begins = c->family || (prompt == 1 && c->pending[0] == info.bos);     /* a text begins here: no space in front */
+    if (!prompt) { snprintf(error, (size_t)error_size, "the prompt is empty, and this model has no token to begin with"); return false; }
     while (!limit || made < limit) {
         if (c->n_pending > info.context - tf_session_length(c->session)) {
             if (!made) { snprintf(error, (size_t)error_size, "the prompt has %lld tokens, but the context of %d has room for %d", (long long)c->n_pending, info.context, info.context - tf_session_length(c->session)); return false; }
@@ -2425,7 +2436,7 @@ static bool read_options(int argc, char **argv, options *o) {
         if (!strcmp(flag, "-p")) { o->prompt = value; continue; }
         if (!strcmp(flag, "-S")) { o->system = value; continue; }
         double number = strtod(value, &end);
-        if (end == value || *end || errno || !isfinite(number)) { fprintf(stderr, "run: %s needs a number, not %s\n", flag, value); return false; }
+        if (end == value || *end || errno || !isfinite((float)number)) { fprintf(stderr, "run: %s needs a number, not %s\n", flag, value); return false; }
         bool whole = number >= 0 && number <= INT32_MAX && number == floor(number);
         if (!strcmp(flag, "-t")) o->sampling.temperature = (float)number;
         else if (!strcmp(flag, "--top-p")) o->sampling.top_p = (float)number;
@@ -2465,8 +2476,8 @@ static bool converse(chat *c, const options *o, char *error, int32_t error_size)
         }
         good = good && add_user(c, line);
         if (good && !reply(c, o->limit, error, error_size)) {
+            if (c->family) { good = false; break; }            /* main says why */
             fprintf(stderr, "run: %s\n", error);
-            if (c->family) { good = false; break; }
         }
     }
     free(line);

@@ -63,6 +63,7 @@ static void test_bad_calls(tf_model *m, const tf_info *info) {
     CHECK(tf_evaluate(m, &(tf_step){s, many, info->context + 1, 0}, 1, NULL, error, sizeof error) == -1 && strstr(error, "context is full"));
     CHECK(tf_evaluate(m, &(tf_step){s, tokens, 0, 0}, 1, NULL, error, sizeof error) == -1);
     CHECK(tf_evaluate(m, &(tf_step){NULL, tokens, 1, 0}, 1, NULL, error, sizeof error) == -1);
+    CHECK(tf_evaluate(m, &(tf_step){s, tokens, 1, 1}, 1, NULL, error, sizeof error) == -1 && strstr(error, "no place"));
     tf_step twice[2] = {{s, tokens, 1, 0}, {s, tokens, 1, 0}};
     CHECK(tf_evaluate(m, twice, 2, NULL, error, sizeof error) == -1 && strstr(error, "earlier step"));
     CHECK(tf_session_length(s) == 0 && tf_evaluate(m, twice, 1, NULL, error, sizeof error) == 0 && tf_session_length(s) == 1);
