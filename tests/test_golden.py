@@ -63,11 +63,11 @@ def test_the_program_by_itself_gives_the_published_text(stories: Path, golden: s
 
 @pytest.mark.filterwarnings("ignore:.*kept as F16.*:UserWarning")  # its rows of 172 fill no block of Q8_0
 def test_q8_0_says_the_same_for_a_while(stories: Path, tmp_path: Path) -> None:
-    """Q8_0 rounds, so greedy texts part sooner or later; both backends part at the same token."""
+    """Q8_0 rounds weights, and the C program what they are multiplied by, so greedy texts part sooner or later."""
     quantise(stories, tmp_path / "q8.gguf", "Q8_0")
     plain, _ = greedy(stories, "c")
     rounded, _ = greedy(tmp_path / "q8.gguf", "c")
-    assert rounded == greedy(tmp_path / "q8.gguf", "numpy")[0]
-    first = next((i for i, (a, b) in enumerate(zip(plain, rounded, strict=False)) if a != b), N)
-    print(f"Q8_0 parts from F32 at token {first} of {N}")
-    assert first >= 20
+    for backend, said in (("c", rounded), ("numpy", greedy(tmp_path / "q8.gguf", "numpy")[0])):
+        first = next((i for i, (a, b) in enumerate(zip(plain, said, strict=False)) if a != b), N)
+        print(f"Q8_0 by {backend} parts from F32 at token {first} of {N}")
+        assert first >= 20

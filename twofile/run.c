@@ -15,7 +15,7 @@
  * All functions are thread-safe on one model: evaluation is serialised inside, everything else is read-only or
  * reference counted. Two threads must not use one *session* or one *sampler* at the same time.
  * Functions that can fail return NULL or a negative number and write one line into `error` (always terminated). */
-#define TF_INTERFACE 1                          /* raised whenever a signature or struct below changes */
+#define TF_INTERFACE 2                          /* raised whenever a signature or struct below changes */
 #ifdef TF_LIBRARY
 #define TF_API __attribute__((visibility("default")))
 #else
@@ -32,6 +32,7 @@ typedef struct tf_info {                        /* what a parameters file says o
     int32_t add_bos, add_eos;                   /* the file asks for them around a text: 0 or 1 */
     int32_t threads;                            /* threads that evaluate */
     uint64_t parameters, bytes;                 /* weights counted; file size */
+    uint64_t token_bytes;                       /* of KV cache that one token takes; it is given out for 16 tokens at a time */
 } tf_info;
 
 typedef struct tf_step {                        /* tokens to append to one session */
@@ -55,7 +56,8 @@ enum { TF_NORMAL = 1, TF_UNKNOWN = 2, TF_CONTROL = 3, TF_USER_DEFINED = 4, TF_UN
 
 TF_API int32_t tf_interface(void);                                          /* TF_INTERFACE of the built library */
 TF_API const char *tf_kernels(void);                                        /* "avx512", "avx2", "neon" or "c" */
-TF_API tf_model *tf_open(const char *path, int32_t threads, char *error, int32_t error_size); /* threads 0: one a core */
+/* threads 0: one a core. repack 0: weights stay in the mapped file, laid out anew in each pass: far slower. */
+TF_API tf_model *tf_open(const char *path, int32_t threads, int32_t repack, char *error, int32_t error_size);
 TF_API void tf_close(tf_model *);                                           /* freed once its last session is */
 TF_API void tf_describe(const tf_model *, tf_info *);
 TF_API const char *tf_text(const tf_model *, const char *key);              /* a string of the metadata, or NULL */
@@ -69,6 +71,7 @@ TF_API int64_t tf_tokenize(const tf_model *, const char *text, int64_t size, int
 TF_API int64_t tf_detokenize(const tf_model *, const int32_t *tokens, int64_t n, int32_t special, int32_t skip_space, char *text, int64_t room);
 TF_API int32_t tf_attribute(const tf_model *, int32_t token);               /* one of the enum above, -1 outside */
 TF_API int32_t tf_ends(const tf_model *, int32_t token);                    /* 1 when the token ends a generation */
+TF_API int64_t tf_held(const tf_model *);                                   /* bytes of KV cache in use, what forks share counted once */
 
 TF_API tf_session *tf_session_new(tf_model *, char *error, int32_t error_size);
 TF_API tf_session *tf_session_fork(const tf_session *, char *error, int32_t error_size); /* shares every block */
@@ -1048,74 +1051,105 @@ static int64_t tokenizer_decode(const tokenizer *t, const int32_t *ids, int64_t 
 
 /* ==== kernels =============================================================================================
  * One idea: sixteen rows of a matrix are a panel, one row a lane. A panel holds its columns one after another, so a
- * column is one vector of weights that is multiplied by one activation and added to sixteen sums at once. There is no
- * sum across lanes, and each (row, token) is summed in the order of the columns whatever the batch: a token gives the
- * same bits alone, in a batch of 512, and on any number of threads.
+ * vector of weights is multiplied by an activation in all lanes and added to sixteen sums at once. There is no sum across
+ * lanes, and each (row, token) is summed in the order of the columns whatever the batch: a token gives the same bits
+ * alone, in a batch of 512, and on any number of threads.
  *
- * Quantised panels go in groups of 32 columns: what scales the codes, then the codes in 32-bit words, each for sixteen lanes:
+ * Quantised panels go in groups of 32 columns, multiplied by activations rounded to 8 bits with one scale for 32. The
+ * codes of a group are 32-bit words, each for sixteen lanes: four columns in four bytes, for instructions that add four products.
  *   8 bits   word c/4,      byte c%4
  *   4 bits   word c%16/4,   byte c%4, the low nibble for c < 16, the high one for the others
- *   5th bit  word 4,        bit c;          5th and 6th: word 4 + c/16, bits 2(c%16) and the next
- * Q8_0 and Q4_0 have an f16 scale in each group. The K types have an f16 d (and dmin) in front of each eight groups, and in
- * a group two bytes: Q6_K a scale for each half, the others a scale and a minimum. So a panel is as large as its rows are
- * in the file (K: 3% more), and a weight is (code - offset) * (d * scale) - dmin * minimum to the last bit. */
+ *   5th bit  word 4,        byte c%4, bit c/4;          5th and 6th: word 4 + c/16, byte c%4, bits 2(c%16/4) and the next
+ * What scales the codes stands in front of each stretch of 2 or 8 groups, so that codes begin on cache lines. Q8_0 and Q4_0
+ * have an f16 scale a group. The K types have an f16 d (and dmin) for eight groups, and for each group two bytes: Q6_K a scale
+ * for each half, the others a scale and a minimum. So a panel is as large as its rows are in the file (K: 3% more), and
+ * a weight is (code - offset) * (d * scale) - dmin * minimum to the last bit. BF16 panels have two columns in a word. */
 
-enum { LANES = 16, GROUP = 32 };
+enum { LANES = 16, GROUP = 32, LINE = 64 };
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512VNNI__)
 #include <immintrin.h>
 #define KERNELS "avx512"
-enum { WIDTH = 16, DECODE_PANELS = 4, BATCH_PANELS = 2 };
+#define AVX512
+#define AVX2
+enum { WIDTH = 16, DECODE_PANELS = 1, BATCH_PANELS = 2, BATCH_TOKENS = 6, ATTEND_BLOCKS = 2, ATTEND_COLUMNS = 4, BIAS = 128 };
 typedef float vec __attribute__((vector_size(64)));
 typedef int32_t ivec __attribute__((vector_size(64)));
 static inline vec splat(float x) { return (vec)_mm512_set1_ps(x); }
+static inline ivec splat_word(const void *at) { int32_t x; memcpy(&x, at, 4); return (ivec)_mm512_set1_epi32(x); }
 static inline vec multiply_add(vec a, vec b, vec c) { return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
-static inline vec from_f16(const uint8_t *at) { return (vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)at)); }
-static inline vec from_bf16(const uint8_t *at) {
-    return (vec)_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)at)), 16));
-}
-static inline vec from_i8(const uint8_t *at) { return (vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)at))); }
+static inline vec larger(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+static inline float largest(vec a) { return _mm512_reduce_max_ps((__m512)a); }
+static inline vec from_f16(const void *at) { return (vec)_mm512_cvtph_ps(_mm256_loadu_si256(at)); }
+static inline void to_f16(void *at, vec a) { _mm256_storeu_si256(at, _mm512_cvtps_ph((__m512)a, 0)); }
+static inline vec from_i8(const void *at) { return (vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at))); }
+static inline void to_i8(void *at, ivec a) { _mm_storeu_si128(at, _mm512_cvtepi32_epi8((__m512i)a)); }
+static inline ivec dot4(bool wide, ivec sum, ivec w, ivec x) { (void)wide; return (ivec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, (__m512i)x); }
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include <immintrin.h>
 #define KERNELS "avx2"
-enum { WIDTH = 8, DECODE_PANELS = 2, BATCH_PANELS = 1 };
+#define AVX2
+enum { WIDTH = 8, DECODE_PANELS = 1, BATCH_PANELS = 1, BATCH_TOKENS = 3, ATTEND_BLOCKS = 1, ATTEND_COLUMNS = 1, BIAS = 0 };
 typedef float vec __attribute__((vector_size(32)));
 typedef int32_t ivec __attribute__((vector_size(32)));
 static inline vec splat(float x) { return (vec)_mm256_set1_ps(x); }
+static inline ivec splat_word(const void *at) { int32_t x; memcpy(&x, at, 4); return (ivec)_mm256_set1_epi32(x); }
 static inline vec multiply_add(vec a, vec b, vec c) { return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
-static inline vec from_f16(const uint8_t *at) { return (vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)at)); }
-static inline vec from_bf16(const uint8_t *at) {
-    return (vec)_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)at)), 16));
+static inline vec larger(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
+static inline vec from_f16(const void *at) { return (vec)_mm256_cvtph_ps(_mm_loadu_si128(at)); }
+static inline void to_f16(void *at, vec a) { _mm_storeu_si128(at, _mm256_cvtps_ph((__m256)a, 0)); }
+static inline vec from_i8(const void *at) { return (vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at))); }
+static inline ivec dot4(bool wide, ivec sum, ivec w, ivec x) {      /* pairs of products stay within 16 bits: at most 2 * 128 * 127 */
+    __m256i pairs = wide ? _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)w), _mm256_sign_epi8((__m256i)x, (__m256i)w)) : _mm256_maddubs_epi16((__m256i)w, (__m256i)x);
+    return sum + (ivec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
-static inline vec from_i8(const uint8_t *at) { return (vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)at))); }
 #else
-enum { WIDTH = 4, DECODE_PANELS = 1, BATCH_PANELS = 1 };
+enum { WIDTH = 4, DECODE_PANELS = 1, BATCH_PANELS = 1, BATCH_TOKENS = 2, ATTEND_BLOCKS = 1, ATTEND_COLUMNS = 1, BIAS = 0 };
 typedef float vec __attribute__((vector_size(16)));
 typedef int32_t ivec __attribute__((vector_size(16)));
 static inline vec splat(float x) { return (vec){x, x, x, x}; }
+static inline ivec splat_word(const void *at) { int32_t x; memcpy(&x, at, 4); return (ivec){x, x, x, x}; }
+static inline vec from_i8(const void *at) { int8_t x[4]; memcpy(x, at, 4); return (vec){x[0], x[1], x[2], x[3]}; }
 #if defined(__ARM_NEON) && defined(__aarch64__)
 #include <arm_neon.h>
 #define KERNELS "neon"
 static inline vec multiply_add(vec a, vec b, vec c) { return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+static inline vec larger(vec a, vec b) { return (vec)vmaxq_f32((float32x4_t)a, (float32x4_t)b); }
 #else
 #define KERNELS "c"
 static inline vec multiply_add(vec a, vec b, vec c) { return a * b + c; }
+static inline vec larger(vec a, vec b) { ivec m = a > b; return (vec)((m & (ivec)a) | (~m & (ivec)b)); }
 #endif
-static inline vec from_bf16(const uint8_t *at) {
-    uint16_t half[4];
-    memcpy(half, at, sizeof half);
-    return (vec)(ivec){(int32_t)((uint32_t)half[0] << 16), (int32_t)((uint32_t)half[1] << 16), (int32_t)((uint32_t)half[2] << 16), (int32_t)((uint32_t)half[3] << 16)};
+static inline ivec dot4(bool wide, ivec sum, ivec w, ivec x) {
+    (void)wide;
+#if defined(__ARM_FEATURE_DOTPROD)
+    return (ivec)vdotq_s32((int32x4_t)sum, (int8x16_t)w, (int8x16_t)x);
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+    const int16x8_t low = vmull_s8(vget_low_s8((int8x16_t)w), vget_low_s8((int8x16_t)x)), high = vmull_high_s8((int8x16_t)w, (int8x16_t)x);
+    return sum + (ivec)vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high));
+#else
+    for (int b = 0; b < 32; b += 8) sum += ((w << (24 - b)) >> 24) * ((x << (24 - b)) >> 24);
+    return sum;
+#endif
 }
-static inline vec from_i8(const uint8_t *at) { return (vec){(int8_t)at[0], (int8_t)at[1], (int8_t)at[2], (int8_t)at[3]}; }
-static inline vec from_f16(const uint8_t *at) {     /* exponent moved by a multiplication, which is exact for subnormals too */
+static inline vec from_f16(const void *at) {     /* exponent moved by a multiplication, which is exact for subnormals too */
     uint16_t half[4];
     memcpy(half, at, sizeof half);
     ivec bits = {half[0], half[1], half[2], half[3]};
     vec magnitude = (vec)((bits & 0x7fff) << 13) * splat(0x1p112f);
     return (vec)((ivec)magnitude | ((bits & 0x8000) << 16));
 }
+static inline void to_f16(void *at, vec a) {     /* rounded to the nearest even; beyond 65,504 infinity */
+    for (int i = 0; i < 4; i++) {
+        float x = a[i] < 0 ? -a[i] : a[i];
+        union { float f; uint32_t bits; } it = {x * 0x1p-112f};     /* a half's exponent, in a float's place: subnormals round here */
+        uint32_t bits = x < 0x1p-14f ? (uint32_t)(int32_t)(x * 0x1p24f + 0x1p23f - 0x1p23f) : (it.bits + 0xfff + (it.bits >> 13 & 1)) >> 13;
+        uint16_t half = (uint16_t)((!(x < 65520) ? x == x ? 0x7c00 : 0x7e00 : bits) | (a[i] < 0 ? 0x8000 : 0));
+        memcpy((uint8_t *)at + 2 * i, &half, 2);
+    }
+}
 #endif
-enum { PARTS = LANES / WIDTH, BATCH_TOKENS = 4 };
+enum { PARTS = LANES / WIDTH };
 
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -1130,6 +1164,47 @@ INLINE vec load(const void *at) { vec v; memcpy(&v, at, sizeof v); return v; }
 INLINE ivec load_words(const void *at) { ivec v; memcpy(&v, at, sizeof v); return v; }
 INLINE void store(void *at, vec v) { memcpy(at, &v, sizeof v); }
 
+
+#if defined(AVX512) && defined(__AVX512BF16__)
+enum { BF16_DOT = 1 };
+INLINE vec dot2(vec sum, ivec w, ivec x) { return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)x); }
+#else
+enum { BF16_DOT = 0 };
+INLINE vec dot2(vec sum, ivec w, ivec x) { (void)w; (void)x; return sum; }
+#endif
+
+#ifndef AVX512
+INLINE float largest(vec a) { float most = a[0]; UNROLL for (int i = 1; i < WIDTH; i++) most = a[i] > most ? a[i] : most; return most; }
+INLINE void to_i8(void *at, ivec a) { int8_t x[WIDTH]; UNROLL for (int i = 0; i < WIDTH; i++) x[i] = (int8_t)a[i]; memcpy(at, x, WIDTH); }
+#endif
+
+INLINE int sum16(const int8_t *x) {
+#ifdef AVX2
+    __m128i sums = _mm_sad_epu8(_mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)x), _mm_set1_epi8(-128)), _mm_setzero_si128());
+    return _mm_cvtsi128_si32(sums) + _mm_extract_epi16(sums, 4) - 16 * 128;
+#else
+    int sum = 0;
+    for (int i = 0; i < 16; i++) sum += x[i];
+    return sum;
+#endif
+}
+
+/* e to the x, relative error below 2e-7 (Cephes' polynomial); 0 below -87, where x may be -infinity. */
+INLINE vec exponential(vec x) {
+    const ivec live = x > splat(-87);
+    x = (vec)(live & (ivec)larger(-larger(-x, splat(-88)), splat(-87)));
+    const vec shifted = multiply_add(x, splat(1.44269504f), splat(0x1.8p23f)), n = shifted - splat(0x1.8p23f);  /* rounded to a whole number */
+    const vec r = multiply_add(n, splat(2.12194440e-4f), multiply_add(n, splat(-0.693359375f), x));
+    vec p = splat(1.9875691500e-4f);
+    p = multiply_add(p, r, splat(1.3981999507e-3f));
+    p = multiply_add(p, r, splat(8.3334519073e-3f));
+    p = multiply_add(p, r, splat(4.1665795894e-2f));
+    p = multiply_add(p, r, splat(1.6666665459e-1f));
+    p = multiply_add(p, r, splat(5.0000001201e-1f));
+    p = multiply_add(p * r, r, r + splat(1));
+    return (vec)(live & ((ivec)p + ((ivec)shifted << 23)));
+}
+
 static float half_to_float(uint16_t half) {
     uint32_t bits = (uint32_t)(half & 0x7fff) << 13;
     float value;
@@ -1138,18 +1213,21 @@ static float half_to_float(uint16_t half) {
     return half & 0x8000 ? -value : value;
 }
 
-/* How a type's panel is laid out, counted for one lane: halves in front of eight groups; halves, bytes and words in each. */
-typedef struct { int front, halves, bytes, words; } panel_form;
+/* How a type's panel is laid out. In front of a stretch of groups, for a lane: halves for all of them, then halves and bytes for
+ * each; then words for each group. */
+typedef struct { int stretch, shared, halves, bytes, words; } panel_form;
 static const panel_form FORM[TYPES] = {
-    [Q8_0] = {0, 1, 0, 8}, [Q4_0] = {0, 1, 0, 4}, [Q4_K] = {2, 0, 2, 4}, [Q5_K] = {2, 0, 2, 5}, [Q6_K] = {1, 0, 2, 6},
+    [Q8_0] = {2, 0, 1, 0, 8}, [Q4_0] = {2, 0, 1, 0, 4}, [Q4_K] = {8, 2, 0, 2, 4}, [Q5_K] = {8, 2, 0, 2, 5}, [Q6_K] = {8, 1, 0, 2, 6},
 };
 
 INLINE bool is_quantised(int type) { return type != F32 && type != F16 && type != BF16; }
-INLINE int front_bytes(int type) { return LANES * 2 * FORM[type].front; }
-INLINE int group_bytes(int type) { return LANES * (2 * FORM[type].halves + FORM[type].bytes + 4 * FORM[type].words); }
-INLINE size_t group_at(int type, int g) { return (size_t)g * (size_t)group_bytes(type) + (size_t)(g / 8 + 1) * (size_t)front_bytes(type); }
+INLINE int code_bytes(int type) { return LANES * 4 * FORM[type].words; }
+INLINE int scale_at(int type, int j) { return LANES * (2 * FORM[type].shared + j * (2 * FORM[type].halves + FORM[type].bytes)); }
+INLINE int codes_at(int type, int j) { return (scale_at(type, FORM[type].stretch) + LINE - 1) / LINE * LINE + j * code_bytes(type); }
 static size_t panel_bytes(int type, int columns) {
-    return is_quantised(type) ? group_at(type, columns / GROUP) - (size_t)front_bytes(type) : (size_t)columns * LANES * TYPE[type].bytes;
+    if (!is_quantised(type)) return (size_t)(columns + (type == BF16 ? columns % 2 : 0)) * LANES * TYPE[type].bytes;
+    const int groups = columns / GROUP, stretch = FORM[type].stretch, left = groups % stretch;
+    return (size_t)(groups / stretch) * (size_t)codes_at(type, stretch) + (left ? (size_t)codes_at(type, left) : 0);
 }
 
 typedef struct {                /* 32 columns of one row; Q8_0: the codes are signed bytes */
@@ -1196,7 +1274,7 @@ static void read_group(int type, const uint8_t *row, int g, group *out) {
     }
 }
 
-INLINE int code_offset(int type) { return type == Q4_0 ? 8 : type == Q6_K ? 32 : 0; }
+INLINE int code_offset(int type) { return type == Q4_0 ? 8 : type == Q6_K ? 32 : 0; }   /* Q8_0 as the file has it */
 
 /* A row as floats, from the file's own layout: embeddings and vectors. */
 static void read_row(int type, const uint8_t *row, int columns, float *out) {
@@ -1224,138 +1302,112 @@ static void read_row(int type, const uint8_t *row, int columns, float *out) {
 /* Lay one row out as lane `lane` of its panel. */
 static void pack_row(int type, const uint8_t *row, int columns, int lane, uint8_t *panel) {
     if (!is_quantised(type)) {
-        size_t bytes = TYPE[type].bytes;
-        for (int c = 0; c < columns; c++) memcpy(panel + ((size_t)c * LANES + (size_t)lane) * bytes, row + (size_t)c * bytes, bytes);
+        const size_t bytes = TYPE[type].bytes, step = type == BF16 ? 2 : 1;     /* columns side by side in a lane */
+        for (size_t c = 0; c < (size_t)columns; c++) memcpy(panel + (c / step * LANES * step + (size_t)lane * step + c % step) * bytes, row + c * bytes, bytes);
         return;
     }
     const panel_form form = FORM[type];
     group it;
     for (int g = 0; g < columns / GROUP; g++) {
-        uint8_t *at = panel + group_at(type, g);
+        const int j = g % form.stretch;
+        uint8_t *front = panel + (size_t)(g / form.stretch) * (size_t)codes_at(type, form.stretch);
+        uint8_t *scales = front + scale_at(type, j), *codes = front + codes_at(type, j) + 4 * lane;
+        if (type == Q8_0) {                                             /* the common type, without the detour */
+            const uint8_t *block = row + (size_t)g * 34;
+            memcpy(scales + 2 * lane, block, 2);
+            for (int i = 0; i < 8; i++) {
+                uint32_t word;
+                memcpy(&word, block + 2 + 4 * i, 4);
+                word ^= 0x01010101u * BIAS;
+                memcpy(codes + LANES * 4 * i, &word, 4);
+            }
+            continue;
+        }
         read_group(type, row, g, &it);
-        if (form.front && g % 8 == 0) {
-            memcpy(at - front_bytes(type) + 2 * lane, &it.d, 2);
-            if (form.front == 2) memcpy(at - 2 * LANES + 2 * lane, &it.dmin, 2);
+        if (form.shared && j == 0) {
+            memcpy(front + 2 * lane, &it.d, 2);
+            if (form.shared == 2) memcpy(front + 2 * LANES + 2 * lane, &it.dmin, 2);
         }
-        if (form.halves) memcpy(at + 2 * lane, &it.d, 2);
+        if (form.halves) memcpy(scales + 2 * lane, &it.d, 2);
         if (form.bytes) {
-            at[lane] = (uint8_t)it.scale[0];
-            at[LANES + lane] = (uint8_t)(type == Q6_K ? it.scale[1] : it.minimum);
+            scales[lane] = (uint8_t)it.scale[0];
+            scales[LANES + lane] = (uint8_t)(type == Q6_K ? it.scale[1] : it.minimum);
         }
-        uint32_t words[8] = {0};
+        uint32_t words[6] = {0};
         for (int c = 0; c < GROUP; c++) {
             const uint32_t code = it.code[c];
-            if (type == Q8_0) { words[c / 4] |= code << 8 * (c % 4); continue; }
             words[c % 16 / 4] |= (code & 15) << (8 * (c % 4) + 4 * (c / 16));
-            if (type == Q5_K) words[4] |= code >> 4 << c;
-            if (type == Q6_K) words[4 + c / 16] |= code >> 4 << 2 * (c % 16);
+            if (type == Q5_K) words[4] |= code >> 4 << (8 * (c % 4) + c / 4);
+            if (type == Q6_K) words[4 + c / 16] |= code >> 4 << (8 * (c % 4) + 2 * (c % 16 / 4));
         }
-        at += LANES * (2 * form.halves + form.bytes);
-        for (int i = 0; i < form.words; i++) memcpy(at + 4 * (i * LANES + lane), &words[i], 4);
+        for (int i = 0; i < form.words; i++) memcpy(codes + LANES * 4 * i, &words[i], 4);
     }
 }
 
-typedef struct {                /* a matrix in panels; y = W x + bias, W of rows x columns */
-    int type, rows, columns, panels;
-    size_t panel_bytes;
-    const uint8_t *source;      /* rows in the file */
-    uint8_t *data;              /* panels */
-    const float *bias;          /* rows of them, or NULL */
-} matrix;
-
-/* Column c of a group as codes, for part v of the lanes. The compiler sees `type` and `c` as constants. */
-INLINE ivec codes_of(int type, const uint8_t *words, int c, int v) {
+/* Codes of columns 16 half + 4i to 16 half + 4i + 3 of a group as four bytes, for part v of the lanes. The compiler sees `type` and `half` as constants. */
+INLINE ivec codes_of(int type, const uint8_t *words, int half, int i, int v) {
     const uint8_t *lane = words + 4 * WIDTH * v;
-    if (type == Q8_0) return (load_words(lane + 4 * LANES * (c / 4)) << (24 - 8 * (c % 4))) >> 24;
-    ivec code = (load_words(lane + 4 * LANES * (c % 16 / 4)) >> (8 * (c % 4) + 4 * (c / 16))) & 15;
-    if (type == Q5_K) code |= ((load_words(lane + 4 * LANES * 4) >> c) & 1) << 4;
-    if (type == Q6_K) code |= ((load_words(lane + 4 * LANES * (4 + c / 16)) >> (2 * (c % 16))) & 3) << 4;
+    if (type == Q8_0) return load_words(lane + LINE * (4 * half + i));
+    ivec code = (load_words(lane + LINE * i) >> 4 * half) & 0x0f0f0f0f;
+    if (type == Q5_K) code |= ((load_words(lane + LINE * 4) >> (4 * half + i)) & 0x01010101) << 4;
+    if (type == Q6_K) code |= ((load_words(lane + LINE * (4 + half)) >> 2 * i) & 0x03030303) << 4;
     return code;
 }
 
-enum { SET, ADD };              /* y = W x + bias, or y += W x + bias */
+/* ---- what a matrix is multiplied by ---- */
 
-/* P panels by T tokens, all sums in registers: each weight is read once and multiplied T times.
- * Reads P * panel_bytes of weights and T * columns floats; does P * 16 * T * columns multiply-adds. */
-INLINE void tile(int type, int P, int T, const matrix *m, int panel, const float *x, float *y, int y_stride, int mode) {
-    vec sum[4][BATCH_TOKENS][PARTS];
-    const uint8_t *at[4];
-    const int K = m->columns;
-    UNROLL for (int p = 0; p < P; p++) {
-        at[p] = m->data + (size_t)(panel + p) * m->panel_bytes;
-        UNROLL for (int t = 0; t < T; t++) UNROLL for (int v = 0; v < PARTS; v++) sum[p][t][v] = splat(0);
+enum { FLOATS = 1, HALVES = 2, CODES = 4 };
+INLINE int form_of(int type) { return is_quantised(type) ? CODES : type == BF16 && BF16_DOT ? HALVES : FLOATS; }
+
+typedef struct {                /* of 32 activations in 8 bits: what a code is worth, minus their sum, sums of codes */
+    float scale, down;
+    int32_t total, first;       /* of all 32; of the first 16 */
+} span;
+
+typedef struct {                /* rows of activations, in each form that a matrix wants */
+    int columns;
+    float *x;
+    uint16_t *halves;           /* bf16, rows padded to an even number */
+    int8_t *codes;
+    span *spans;
+} operand;
+
+INLINE void quantise(const float *x, int8_t *codes, span *out) {
+    vec v[2 * PARTS], most = splat(0);
+    UNROLL for (int i = 0; i < 2 * PARTS; i++) {
+        v[i] = load(x + i * WIDTH);
+        most = larger(most, (vec)((ivec)v[i] & 0x7fffffff));
     }
-    if (!is_quantised(type)) {
-        const int bytes = type == F32 ? 4 : 2;
-        for (int c = 0; c < K; c++) {
-            UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++) {
-                const uint8_t *here = at[p] + ((size_t)c * LANES + (size_t)(v * WIDTH)) * (size_t)bytes;
-                vec w = type == F32 ? load(here) : type == F16 ? from_f16(here) : from_bf16(here);
-                UNROLL for (int t = 0; t < T; t++) sum[p][t][v] = multiply_add(w, splat(x[(size_t)t * K + c]), sum[p][t][v]);
-            }
-        }
-    } else for (int g = 0; g < K / GROUP; g++) {
-        const uint8_t *codes[4];
-        vec scale[4][2][PARTS], minimum[4][PARTS];
-        UNROLL for (int p = 0; p < P; p++) {
-            const uint8_t *here = at[p] + group_at(type, g), *front = at[p] + group_at(type, g / 8 * 8) - front_bytes(type);
-            codes[p] = here + LANES * (2 * FORM[type].halves + FORM[type].bytes);
-            UNROLL for (int v = 0; v < PARTS; v++) {
-                if (!FORM[type].front) { scale[p][0][v] = scale[p][1][v] = from_f16(here + 2 * WIDTH * v); continue; }
-                const vec d = from_f16(front + 2 * WIDTH * v), second = from_i8(here + LANES + WIDTH * v);
-                scale[p][0][v] = scale[p][1][v] = d * from_i8(here + WIDTH * v);
-                if (type == Q6_K) scale[p][1][v] = d * second;
-                else minimum[p][v] = from_f16(front + 2 * LANES + 2 * WIDTH * v) * second;
-            }
-        }
-        UNROLL for (int half = 0; half < GROUP; half += 16) ROLLED for (int word = 0; word < 16; word += 4)
-        UNROLL for (int c = half + word; c < half + word + 4; c++) UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++) {
-            ivec code = codes_of(type, codes[p], c, v);
-            if (code_offset(type)) code -= code_offset(type);
-            vec w = __builtin_convertvector(code, vec) * scale[p][half / 16][v];
-            if (type == Q4_K || type == Q5_K) w -= minimum[p][v];
-            UNROLL for (int t = 0; t < T; t++) sum[p][t][v] = multiply_add(w, splat(x[(size_t)t * K + g * GROUP + c]), sum[p][t][v]);
-        }
-    }
-    for (int p = 0; p < P; p++) {
-        int row = (panel + p) * LANES, rows = m->rows - row < LANES ? m->rows - row : LANES;
-        for (int t = 0; t < T; t++) {
-            float result[LANES], *out = y + (size_t)t * (size_t)y_stride + row;
-            UNROLL for (int v = 0; v < PARTS; v++) store(result + v * WIDTH, sum[p][t][v]);
-            for (int r = 0; r < rows; r++) {
-                float value = result[r] + (m->bias ? m->bias[row + r] : 0);
-                out[r] = mode == ADD ? out[r] + value : value;
-            }
-        }
-    }
+    const float peak = largest(most), inverse = peak > 0 ? 127 / peak : 0;
+    UNROLL for (int i = 0; i < 2 * PARTS; i++)                          /* rounded to whole numbers in the low bits */
+        to_i8(codes + i * WIDTH, (ivec)multiply_add(v[i], splat(inverse), splat(0x1.8p23f)) - 0x4b400000);
+    const int first = sum16(codes), total = first + sum16(codes + 16);
+    *out = (span){peak / 127, peak / -127 * (float)total, total, first};
 }
 
-/* Panels [first, last) times n tokens. Weights are the outer loop: they come from memory, the tokens stay in the cache. */
-INLINE void multiply_as(int type, const matrix *m, int first, int last, const float *x, int n, float *y, int y_stride, int mode) {
-    int panel = first;
-    if (n == 1)
-        for (; panel + DECODE_PANELS <= last; panel += DECODE_PANELS) tile(type, DECODE_PANELS, 1, m, panel, x, y, y_stride, mode);
-    for (int step = BATCH_PANELS; panel < last; panel += step) {
-        if (panel + BATCH_PANELS > last || n == 1) step = 1;
-        int t = 0;
-        for (; t + BATCH_TOKENS <= n; t += BATCH_TOKENS) {
-            const float *x_t = x + (size_t)t * (size_t)m->columns;
-            float *y_t = y + (size_t)t * (size_t)y_stride;
-            if (step == BATCH_PANELS) tile(type, BATCH_PANELS, BATCH_TOKENS, m, panel, x_t, y_t, y_stride, mode);
-            else tile(type, 1, BATCH_TOKENS, m, panel, x_t, y_t, y_stride, mode);
+/* n floats as columns at, at + 1, ... of a row of an operand. */
+static void prepare(int forms, const float *from, int n, const operand *to, int row, int at) {
+    const size_t offset = (size_t)row * (size_t)to->columns + (size_t)at;
+    if (forms & FLOATS && from != to->x + offset) memcpy(to->x + offset, from, (size_t)n * sizeof *from);
+    if (forms & HALVES) {
+        uint16_t *out = to->halves + (size_t)row * (size_t)(to->columns + to->columns % 2) + at;
+        int i = 0;
+#if defined(AVX512) && defined(__AVX512BF16__)
+        for (; i + LANES <= n; i += LANES) _mm256_storeu_si256((void *)(out + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
+#endif
+        for (; i < n; i++) {
+            uint32_t bits;
+            memcpy(&bits, from + i, 4);
+            out[i] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);      /* to the nearest even */
         }
-        for (; t < n; t++)
-            for (int p = 0; p < step; p++) tile(type, 1, 1, m, panel + p, x + (size_t)t * (size_t)m->columns, y + (size_t)t * (size_t)y_stride, y_stride, mode);
+        if (at + n == to->columns && to->columns % 2) out[n] = 0;
     }
+    if (forms & CODES)
+        for (int g = 0; g < n / GROUP; g++) quantise(from + g * GROUP, to->codes + offset + g * GROUP, &to->spans[offset / GROUP + (size_t)g]);
 }
 
-/* x: n rows of m->columns floats; y: n rows, y_stride floats apart, of which this writes the rows of panels [first, last). */
-#define INSTANCE(type) case type: multiply_as(type, m, first, last, x, n, y, y_stride, mode); break;
-static void multiply(const matrix *m, int first, int last, const float *x, int n, float *y, int y_stride, int mode) {
-    switch (m->type) { INSTANCE(F32) INSTANCE(F16) INSTANCE(BF16) INSTANCE(Q8_0) INSTANCE(Q4_0) INSTANCE(Q4_K) INSTANCE(Q5_K) INSTANCE(Q6_K) }
-}
-
-static void rms_norm(const float *x, const float *weight, int n, float eps, float *out) {
+/* RMSNorm: x / sqrt(mean(x^2) + eps) * weight. */
+static void normalise(const float *x, const float *weight, int n, float eps, float *out) {
     vec squares[PARTS];
     float sum = 0, lanes[LANES];
     int i = 0;
@@ -1365,15 +1417,170 @@ static void rms_norm(const float *x, const float *weight, int n, float eps, floa
     UNROLL for (int v = 0; v < PARTS; v++) store(lanes + v * WIDTH, squares[v]);
     for (int lane = 0; lane < LANES; lane++) sum += lanes[lane];
     for (; i < n; i++) sum += x[i] * x[i];
-    float scale = 1 / sqrtf(sum / (float)n + eps);
-    for (i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
+    const float scale = 1 / sqrtf(sum / (float)n + eps);
+    for (i = 0; i + WIDTH <= n; i += WIDTH) store(out + i, load(x + i) * splat(scale) * load(weight + i));
+    for (; i < n; i++) out[i] = x[i] * scale * weight[i];
 }
+
+/* ---- products ---- */
+
+typedef struct {                /* a matrix; y = W x + bias, W of rows x columns */
+    int type, rows, columns, panels, unit;      /* threads share the panels out in units of so many */
+    int turned, head_dim;       /* rows of a head are taken in another order: see source_row */
+    size_t panel_bytes;
+    const uint8_t *source;      /* rows in the file */
+    uint8_t **part;             /* for each thread, its panels, one after another */
+    const float *bias;          /* rows of them, or NULL */
+} matrix;
+
+enum { SET, ADD };              /* y = W x + bias, or y += W x + bias */
+
+/* Four columns of P panels by those of T tokens. */
+INLINE void dot_word(int type, int P, int T, ivec dot[BATCH_PANELS][BATCH_TOKENS][PARTS], const uint8_t *const *words, int half, int i, const int8_t *codes, int K) {
+    ivec w[BATCH_PANELS][PARTS];
+    UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++) w[p][v] = codes_of(type, words[p], half, i, v);
+    UNROLL for (int t = 0; t < T; t++) {
+        const ivec four = splat_word(codes + (size_t)t * (size_t)K + 16 * half + 4 * i);
+        UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++) dot[p][t][v] = dot4(type == Q8_0, dot[p][t][v], w[p][v], four);
+    }
+}
+
+/* Sixteen sums, or as many as there are rows left, to their place. */
+static __attribute__((noinline)) void deliver(const float *sums, const matrix *m, int row, float *y, int mode) {
+    if (m->rows - row >= LANES) {
+        for (int i = 0; i < LANES; i += WIDTH) {
+            vec value = load(sums + i);
+            if (m->bias) value += load(m->bias + row + i);
+            store(y + i, mode == ADD ? load(y + i) + value : value);
+        }
+        return;
+    }
+    for (int i = 0; i < m->rows - row; i++) {
+        const float value = sums[i] + (m->bias ? m->bias[row + i] : 0);
+        y[i] = mode == ADD ? y[i] + value : value;
+    }
+}
+
+/* P panels by T tokens, all sums in registers: each weight is loaded once and multiplied T times.
+ * Reads P panels and T rows of activations; 16 * P * T * columns multiply-adds, four (two for BF16) to an instruction and lane. */
+INLINE void tile(int type, int P, int T, const matrix *m, const uint8_t *panels, int row, const operand *x, int token, float *y, int y_stride, int mode) {
+    vec sum[BATCH_PANELS][BATCH_TOKENS][PARTS];
+    const uint8_t *at[BATCH_PANELS];
+    const int K = m->columns;
+    UNROLL for (int p = 0; p < P; p++) {
+        at[p] = panels + (size_t)p * m->panel_bytes;
+        UNROLL for (int t = 0; t < T; t++) UNROLL for (int v = 0; v < PARTS; v++) sum[p][t][v] = splat(0);
+    }
+    if (form_of(type) == HALVES) {
+        const int stride = K + K % 2;
+        const uint16_t *halves = x->halves + (size_t)token * (size_t)stride;
+        for (int c = 0; c < K; c += 2) {
+            ivec w[BATCH_PANELS][PARTS];
+            UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++) w[p][v] = load_words(at[p] + (size_t)c * LANES * 2 + (size_t)(4 * WIDTH * v));
+            UNROLL for (int t = 0; t < T; t++) {
+                const ivec two = splat_word(halves + (size_t)t * (size_t)stride + c);
+                UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++) sum[p][t][v] = dot2(sum[p][t][v], w[p][v], two);
+            }
+        }
+    } else if (!is_quantised(type)) {
+        const float *floats = x->x + (size_t)token * (size_t)K;
+        for (int c = 0; c < K; c++)
+            UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++) {
+                const size_t lane = (size_t)(v * WIDTH), column = (size_t)c * LANES;
+                vec w;
+                if (type == F32) w = load(at[p] + 4 * (column + lane));
+                else if (type == F16) w = from_f16(at[p] + 2 * (column + lane));
+                else { const ivec pair = load_words(at[p] + 2 * (column - (size_t)(c % 2) * LANES) + 4 * lane); w = (vec)(c % 2 ? pair & (int32_t)0xffff0000 : pair << 16); }
+                UNROLL for (int t = 0; t < T; t++) sum[p][t][v] = multiply_add(w, splat(floats[(size_t)t * (size_t)K + (size_t)c]), sum[p][t][v]);
+            }
+    } else for (int g = 0, stretch = FORM[type].stretch; g < K / GROUP; g++) {
+        const int offset = type == Q8_0 ? BIAS : code_offset(type), j = g % stretch;
+        const int8_t *codes = x->codes + (size_t)token * (size_t)K + (size_t)(g * GROUP);
+        const span *spans = x->spans + (size_t)token * (size_t)(K / GROUP) + g;
+        const uint8_t *words[BATCH_PANELS];
+        vec scale[BATCH_PANELS][2][PARTS], minimum[BATCH_PANELS][PARTS];
+        ivec dot[BATCH_PANELS][BATCH_TOKENS][PARTS];
+        UNROLL for (int p = 0; p < P; p++) {
+            const uint8_t *front = at[p] + (size_t)(g / stretch) * (size_t)codes_at(type, stretch), *scales = front + scale_at(type, j);
+            words[p] = front + codes_at(type, 0) + j * code_bytes(type);
+            UNROLL for (int v = 0; v < PARTS; v++) {
+                if (!FORM[type].shared) { scale[p][0][v] = scale[p][1][v] = from_f16(scales + 2 * WIDTH * v); continue; }
+                const vec d = from_f16(front + 2 * WIDTH * v), second = from_i8(scales + LANES + WIDTH * v);
+                scale[p][0][v] = scale[p][1][v] = d * from_i8(scales + WIDTH * v);
+                if (type == Q6_K) scale[p][1][v] = d * second;
+                else minimum[p][v] = from_f16(front + 2 * LANES + 2 * WIDTH * v) * second;
+            }
+        }
+        UNROLL for (int half = 0; half < 2; half++) {
+            if (half == 0 || type == Q6_K) UNROLL for (int t = 0; t < T; t++) {     /* minus the offset of every code */
+                const span *s = spans + (size_t)t * (size_t)(K / GROUP);
+                ivec start = {0};
+                if (type == Q6_K) start = half ? splat_word(&s->first) - splat_word(&s->total) : -splat_word(&s->first);
+                else if (offset) start = -splat_word(&s->total);
+                UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++) dot[p][t][v] = start * offset;
+            }
+            if (T == 1) UNROLL for (int i = 0; i < 4; i++) dot_word(type, P, T, dot, words, half, i, codes, K);
+            else ROLLED for (int i = 0; i < 4; i++) dot_word(type, P, T, dot, words, half, i, codes, K);
+            if (half == 1 || type == Q6_K) UNROLL for (int t = 0; t < T; t++) {
+                const vec worth = splat(spans[(size_t)t * (size_t)(K / GROUP)].scale);
+                UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++)
+                    sum[p][t][v] = multiply_add(__builtin_convertvector(dot[p][t][v], vec), scale[p][half][v] * worth, sum[p][t][v]);
+            }
+        }
+        if (type == Q4_K || type == Q5_K) UNROLL for (int t = 0; t < T; t++) {
+            const vec down = splat(spans[(size_t)t * (size_t)(K / GROUP)].down);
+            UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++) sum[p][t][v] = multiply_add(minimum[p][v], down, sum[p][t][v]);
+        }
+    }
+    float result[BATCH_PANELS][BATCH_TOKENS][LANES];
+    UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++) UNROLL for (int v = 0; v < PARTS; v++) store(&result[p][t][v * WIDTH], sum[p][t][v]);
+    ROLLED for (int p = 0; p < P; p++) ROLLED for (int t = 0; t < T; t++)
+        deliver(result[p][t], m, row + p * LANES, y + (size_t)(token + t) * (size_t)y_stride + p * LANES, mode);
+}
+
+/* `count` panels, the first of which holds row `row` of the matrix, by n tokens. Panels are the outer loop: they come from
+ * memory, once, and the tokens from the cache. Tokens are cut into tiles as even as can be. */
+INLINE void multiply_as(int type, const matrix *m, const uint8_t *panels, int row, int count, const operand *x, int n, float *y, int y_stride, int mode) {
+    const int tiles = (n + BATCH_TOKENS - 1) / BATCH_TOKENS;
+    for (int panel = 0, step; panel < count; panel += step) {
+        step = count - panel < BATCH_PANELS || (n == 1 && DECODE_PANELS == 1) ? 1 : BATCH_PANELS;
+        const uint8_t *from = panels + (size_t)panel * m->panel_bytes;
+        for (int i = 0, t = 0, T; i < tiles; i++, t += T) {
+            T = (n - t) / (tiles - i);
+#define TILE(P, T) tile(type, P, T, m, from, row + panel * LANES, x, t, y + panel * LANES, y_stride, mode)
+#define TILES(T) if (step == 1) TILE(1, T); else TILE(BATCH_PANELS, T); break;
+            switch (T) {
+                case 1: TILES(1)
+                case 2: TILES(2)
+#ifdef AVX2
+                case 3: TILES(3)
+#endif
+#ifdef AVX512
+                case 4: TILES(4)
+                case 5: TILES(5)
+                case 6: TILES(6)
+#endif
+            }
+        }
+    }
+}
+
+/* y: n rows, y_stride floats apart, of which this writes count * 16 from y on (fewer at the end of the matrix).
+ * A function for each type, the same but for the constant. */
+typedef void product(const matrix *m, const uint8_t *panels, int row, int count, const operand *x, int n, float *y, int y_stride, int mode);
+#define PRODUCT(type) static void multiply_##type(const matrix *m, const uint8_t *panels, int row, int count, const operand *x, int n, float *y, int y_stride, int mode) { \
+    multiply_as(type, m, panels, row, count, x, n, y, y_stride, mode); }
+PRODUCT(F32) PRODUCT(F16) PRODUCT(BF16) PRODUCT(Q8_0) PRODUCT(Q4_0) PRODUCT(Q4_K) PRODUCT(Q5_K) PRODUCT(Q6_K)
+static product *const MULTIPLY[TYPES] = {[F32] = multiply_F32, [F16] = multiply_F16, [BF16] = multiply_BF16, [Q8_0] = multiply_Q8_0,
+                                         [Q4_0] = multiply_Q4_0, [Q4_K] = multiply_Q4_K, [Q5_K] = multiply_Q5_K, [Q6_K] = multiply_Q6_K};
 
 /* ==== transformer =========================================================================================
  * Llama, Qwen2 and Qwen3: x += attention(norm(x)); x += down(silu(gate(norm(x))) * up(norm(x))), layer after layer.
  * All threads walk through `forward` together, each does its share of each phase, and a barrier stands between phases. */
 
 typedef void (*job)(void *argument, int thread);
+
+enum { MAX_THREADS = 64 };
 
 typedef struct {
     int threads;
@@ -1383,9 +1590,8 @@ typedef struct {
     bool quit;
     job work;
     void *argument;
-    _Alignas(64) atomic_uint posted;    /* jobs handed out so far */
-    _Alignas(64) atomic_int arrived;    /* threads waiting at the barrier */
-    _Alignas(64) atomic_uint passed;    /* barriers passed so far */
+    _Alignas(LINE) atomic_uint posted;  /* jobs handed out so far */
+    struct { _Alignas(LINE) atomic_uint reached; } at[MAX_THREADS];     /* barriers that each thread has reached so far */
 } pool;
 
 /* Spin for some two microseconds, then let others run: on a busy machine the thread that is waited for may stand in line
@@ -1399,15 +1605,11 @@ static void relax(int *spins) {
 #endif
 }
 
-static void barrier(pool *p) {
-    if (p->threads == 1) return;
-    unsigned passed = atomic_load_explicit(&p->passed, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) == p->threads - 1) {
-        atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&p->passed, passed + 1, memory_order_release);
-        return;
-    }
-    for (int spins = 0; atomic_load_explicit(&p->passed, memory_order_acquire) == passed;) relax(&spins);
+static void barrier(pool *p, int thread) {
+    const unsigned now = atomic_load_explicit(&p->at[thread].reached, memory_order_relaxed) + 1;
+    atomic_store_explicit(&p->at[thread].reached, now, memory_order_release);
+    for (int i = 0; i < p->threads; i++)        /* the others are there, or already at the next one */
+        for (int spins = 0; (int)(atomic_load_explicit(&p->at[i].reached, memory_order_acquire) - now) < 0;) relax(&spins);
 }
 
 typedef struct { pool *pool; int thread; } worker_start;
@@ -1426,7 +1628,7 @@ static void *worker(void *argument) {
             if (quit) return NULL;
         }
         p->work(p->argument, start.thread);
-        barrier(p);
+        barrier(p, start.thread);
     }
 }
 
@@ -1440,7 +1642,7 @@ static void pool_run(pool *p, job work, void *argument) {
         pthread_mutex_unlock(&p->lock);
     }
     work(argument, 0);
-    barrier(p);
+    barrier(p, 0);
 }
 
 static void pool_close(pool *p) {
@@ -1479,11 +1681,11 @@ static void share(int n, int thread, int threads, int *first, int *last) {
     *last = (int)((int64_t)n * (thread + 1) / threads);
 }
 
-enum { BLOCK = 16 };            /* positions in a block of the KV cache: the lanes of a vector of scores */
+enum { BLOCK = 16, QUERIES = 4 };     /* positions in a block of the KV cache: the lanes of a vector of scores; queries attended at once */
 
 typedef struct {                /* keys and values of 16 positions, all layers and heads; shared by forks, never written while shared */
     atomic_int references;
-    _Alignas(64) float data[];  /* [layer][kv head]: keys [head_pad][16], then values [16][head_pad] */
+    _Alignas(LINE) uint8_t data[];      /* [layer][kv head]: keys [head_pad][16], then values [16][head_pad]; f16, or f32 */
 } block;
 
 struct tf_session {
@@ -1500,171 +1702,360 @@ typedef struct {
 
 typedef struct { tf_session *session; int token, position; } row;     /* one token of the batch being evaluated */
 
-typedef struct {                /* working memory of one pass, for at most `room` rows */
-    int room, n, wanted;
+typedef struct {                /* what the matrices of a layer are multiplied by */
+    operand normal, found;      /* of q, k, v, gate, up and the output; of o. One memory for both */
+} inputs;
+
+typedef struct {                /* what one thread has to itself */
+    inputs in;                  /* one row: decoding one token, each thread prepares its own, which is quicker than to wait */
+    float *glu;                 /* rows x 64: gates and ups of 32 rows of the matrices */
+    float *scores, *sums;       /* QUERIES x length; QUERIES x head_pad */
+    uint8_t *panels;            /* where the weights are not repacked: a few panels made for now */
+} desk;
+
+typedef struct {                /* working memory of one pass, for at most `rows` rows and `length` positions */
+    int rows_room, length_room, n, wanted;
+    uint8_t *memory;            /* all of it */
     row *rows;
     int *wanted_rows;           /* rows whose logits are asked */
     float *logits;              /* the caller's: wanted x vocab */
-    float *x, *h, *q, *k, *v, *gate, *up, *rotation;
-    float *scores;              /* per thread: score_room */
-    int score_room;
+    float *x, *q, *k, *v;       /* the residual stream; queries, later what they found; keys; values */
+    inputs in;
+    operand hidden;             /* of down */
+    desk desks[MAX_THREADS];
 } scratch;
 
 struct tf_model {
     gguf_file file;
     tokenizer tokenizer;
     tf_info info;
-    bool has_tokenizer, has_weights, neox;
+    bool has_tokenizer, has_weights, neox, half_cache;
     uint8_t *ends;              /* one flag a token */
-    float eps, *frequency;      /* head_dim / 2 angles a position */
-    int rotated, head_pad;      /* dimensions that rotary positions turn; head_dim rounded up to whole vectors */
+    float eps, *frequency;      /* rotated / 2 angles a position */
+    float *rotation;            /* of positions 0 to turns - 1: rotated / 2 cosines, then sines */
+    int input_forms, hidden_forms;
+    int rotated, head_pad, turns;       /* dimensions that rotary positions turn; head_dim rounded up to whole vectors */
     layer *layers;
     const float *output_norm;
     const tensor *embedding;
     matrix output;
     float **vectors;            /* every norm and bias, to be freed */
     int n_vectors;
-    uint8_t *panels;            /* all packed matrices */
-    size_t panels_size;
+    uint8_t *panels, **parts;   /* all packed matrices; where each thread's part of each begins */
+    size_t panels_size, widest; /* widest: bytes of the largest panel */
     pool pool;
     scratch scratch;
     pthread_mutex_t lock;       /* one evaluation at a time */
     atomic_int references;      /* the opener's, and one for each session */
+    atomic_llong blocks;        /* of KV cache, in all sessions */
     pid_t process;              /* that opened it: a fork of it has the memory, but not the threads */
 };
 
-static float *head_keys(const tf_model *m, const block *b, int l, int kv_head) {
-    return (float *)b->data + ((size_t)l * (size_t)m->info.kv_heads + (size_t)kv_head) * 2 * BLOCK * (size_t)m->head_pad;
+INLINE size_t cache_item(const tf_model *m) { return m->half_cache ? 2 : 4; }
+
+static uint8_t *head_keys(const tf_model *m, const block *b, int l, int kv_head) {
+    return (uint8_t *)b->data + ((size_t)l * (size_t)m->info.kv_heads + (size_t)kv_head) * 2 * BLOCK * (size_t)m->head_pad * cache_item(m);
 }
 
 static size_t block_bytes(const tf_model *m) {
-    return sizeof(block) + (size_t)m->info.layers * (size_t)m->info.kv_heads * 2 * BLOCK * (size_t)m->head_pad * sizeof(float);
+    return sizeof(block) + (size_t)m->info.layers * (size_t)m->info.kv_heads * 2 * BLOCK * (size_t)m->head_pad * cache_item(m);
 }
 
-/* Rotary positions: pairs are neighbours (llama files) or half a head apart (NeoX order: qwen). rotation: cos, sin a pair. */
-static void rotate(const tf_model *m, float *head, const float *rotation) {
-    const int half = m->rotated / 2, step = m->neox ? half : 1, stride = m->neox ? 1 : 2;
-    for (int i = 0; i < half; i++) {
-        float *a = head + i * stride, *b = a + step, c = rotation[2 * i], s = rotation[2 * i + 1], a0 = *a, b0 = *b;
-        *a = a0 * c - b0 * s;
-        *b = a0 * s + b0 * c;
+/* Rotary positions: pairs stand half of the rotated dimensions apart (source_row has seen to it). */
+static void rotate(const tf_model *m, float *head, int position) {
+    const int half = m->rotated / 2;
+    const float *cosines = m->rotation + (size_t)position * (size_t)m->rotated, *sines = cosines + half;
+    float *a = head, *b = head + half;
+    int i = 0;
+    for (; i + WIDTH <= half; i += WIDTH) {
+        const vec c = load(cosines + i), s = load(sines + i), a0 = load(a + i), b0 = load(b + i);
+        store(a + i, a0 * c - b0 * s);
+        store(b + i, a0 * s + b0 * c);
+    }
+    for (; i < half; i++) {
+        const float c = cosines[i], s = sines[i], a0 = a[i], b0 = b[i];
+        a[i] = a0 * c - b0 * s;
+        b[i] = a0 * s + b0 * c;
     }
 }
 
-/* Turn and store: item 0..heads-1 is a query head of the row, the rest are its key and value heads. */
+/* Turn and store: item 0..heads-1 is a query head of row i, the rest are its key and value heads. */
 static void place(const tf_model *m, int l, int i, int item) {
     const scratch *s = &m->scratch;
     const int heads = m->info.heads, kv_heads = m->info.kv_heads, hd = m->info.head_dim, pad = m->head_pad;
+    const int position = s->rows[i].position, lane = position % BLOCK, kv = item - heads;
     const layer *weights = &m->layers[l];
-    const float *rotation = s->rotation + (size_t)i * (size_t)m->rotated;
-    if (item < heads) {
-        float *q = s->q + ((size_t)i * (size_t)heads + (size_t)item) * (size_t)hd;
-        if (weights->q_norm) rms_norm(q, weights->q_norm, hd, m->eps, q);
-        rotate(m, q, rotation);
+    float *head = item < heads ? s->q + ((size_t)i * (size_t)heads + (size_t)item) * (size_t)hd : s->k + ((size_t)i * (size_t)kv_heads + (size_t)kv) * (size_t)hd;
+    const float *norm = item < heads ? weights->q_norm : weights->k_norm;
+    if (norm) normalise(head, norm, hd, m->eps, head);
+    rotate(m, head, position);
+    if (item < heads) return;
+    const float *v = s->v + ((size_t)i * (size_t)kv_heads + (size_t)kv) * (size_t)hd;
+    uint8_t *keys = head_keys(m, s->rows[i].session->block[position / BLOCK], l, kv), *values = keys + (size_t)pad * BLOCK * cache_item(m);
+    if (!m->half_cache) {
+        for (int d = 0; d < hd; d++) ((float *)(void *)keys)[d * BLOCK + lane] = head[d];
+        memcpy(values + (size_t)(lane * pad) * sizeof *v, v, (size_t)hd * sizeof *v);
         return;
     }
-    const int kv = item - heads, position = s->rows[i].position, lane = position % BLOCK;
-    float *k = s->k + ((size_t)i * (size_t)kv_heads + (size_t)kv) * (size_t)hd;
-    const float *v = s->v + ((size_t)i * (size_t)kv_heads + (size_t)kv) * (size_t)hd;
-    if (weights->k_norm) rms_norm(k, weights->k_norm, hd, m->eps, k);
-    rotate(m, k, rotation);
-    float *keys = head_keys(m, s->rows[i].session->block[position / BLOCK], l, kv), *values = keys + (size_t)pad * BLOCK;
-    for (int d = 0; d < hd; d++) keys[d * BLOCK + lane] = k[d];
-    memcpy(values + (size_t)lane * (size_t)pad, v, (size_t)hd * sizeof *v);
-}
-
-/* One query head over all positions up to its own. Reads 2 * (position + 1) * head_dim floats of cache. */
-static void attend(const tf_model *m, int l, int i, int head, float *scores) {
-    const scratch *s = &m->scratch;
-    const int hd = m->info.head_dim, pad = m->head_pad, n = s->rows[i].position + 1, kv = head / (m->info.heads / m->info.kv_heads);
-    block *const *blocks = s->rows[i].session->block;
-    float *q = s->q + ((size_t)i * (size_t)m->info.heads + (size_t)head) * (size_t)hd;      /* the result takes its place */
-    const vec scale = splat(1 / sqrtf((float)hd));
-    float most = -INFINITY, total = 0;
-    for (int b = 0; b * BLOCK < n; b++) {
-        const float *keys = head_keys(m, blocks[b], l, kv);
-        vec even[PARTS], odd[PARTS];
-        UNROLL for (int v = 0; v < PARTS; v++) even[v] = odd[v] = splat(0);
-        for (int d = 0; d < hd; d += 2)
-            UNROLL for (int v = 0; v < PARTS; v++) {
-                even[v] = multiply_add(load(keys + d * BLOCK + v * WIDTH), splat(q[d]), even[v]);
-                odd[v] = multiply_add(load(keys + (d + 1) * BLOCK + v * WIDTH), splat(q[d + 1]), odd[v]);
-            }
-        UNROLL for (int v = 0; v < PARTS; v++) store(scores + b * BLOCK + v * WIDTH, (even[v] + odd[v]) * scale);
-    }
-    for (int p = 0; p < n; p++) most = scores[p] > most ? scores[p] : most;
-    for (int p = 0; p < n; p++) total += scores[p] = expf(scores[p] - most);
     for (int d = 0; d < hd; d += LANES) {
-        vec sum[PARTS];
-        float result[LANES];
-        UNROLL for (int v = 0; v < PARTS; v++) sum[v] = splat(0);
-        for (int p = 0; p < n; p++) {
-            const float *value = head_keys(m, blocks[p / BLOCK], l, kv) + (size_t)pad * BLOCK + (size_t)(p % BLOCK) * (size_t)pad + d;
-            UNROLL for (int v = 0; v < PARTS; v++) sum[v] = multiply_add(load(value + v * WIDTH), splat(scores[p]), sum[v]);
-        }
-        UNROLL for (int v = 0; v < PARTS; v++) store(result + v * WIDTH, sum[v] * splat(1 / total));
-        memcpy(q + d, result, sizeof(float) * (size_t)(hd - d < LANES ? hd - d : LANES));
+        const int n = hd - d < LANES ? hd - d : LANES;
+        float both[2 * LANES] = {0};
+        uint16_t halves[2 * LANES];
+        memcpy(both, head + d, (size_t)n * sizeof *both);
+        memcpy(both + LANES, v + d, (size_t)n * sizeof *both);
+        UNROLL for (int part = 0; part < 2 * LANES; part += WIDTH) to_f16(halves + part, load(both + part));
+        for (int k = 0; k < n; k++) ((uint16_t *)(void *)keys)[(d + k) * BLOCK + lane] = halves[k];
+        memcpy(values + 2 * (size_t)(lane * pad + d), halves + LANES, 2 * LANES);
     }
 }
 
-/* This thread's panels of y = W x, or of y += W x. */
-static void project(const tf_model *m, int thread, const matrix *w, const float *x, int n, float *y, int mode) {
+/* ---- attention: up to QUERIES queries of one kv head at once, of any sessions ---- */
+
+typedef struct { float *q; block *const *blocks; int n; float *scores, *sums; } query;     /* attends to positions 0 to n - 1 */
+
+INLINE vec cached(bool half, const uint8_t *at, int i) { return half ? from_f16(at + 2 * i) : load(at + 4 * i); }
+
+/* Scores of T queries with the keys of B blocks: T * B * head_dim * 16 multiply-adds, each key loaded once. */
+INLINE void score(bool half, int T, int B, const tf_model *m, int l, int kv, const query *queries, int b) {
+    vec sum[QUERIES][2 * ATTEND_BLOCKS][PARTS];
+    const uint8_t *keys[2 * ATTEND_BLOCKS];
+    const int hd = m->info.head_dim;
+    const vec scale = splat(1 / sqrtf((float)hd));
+    UNROLL for (int k = 0; k < B; k++) keys[k] = head_keys(m, queries->blocks[b + k], l, kv);
+    UNROLL for (int t = 0; t < T; t++) UNROLL for (int k = 0; k < B; k++) UNROLL for (int v = 0; v < PARTS; v++) sum[t][k][v] = splat(0);
+    for (int d = 0; d < hd; d++)
+        UNROLL for (int k = 0; k < B; k++) UNROLL for (int v = 0; v < PARTS; v++) {
+            const vec key = cached(half, keys[k], d * BLOCK + v * WIDTH);
+            UNROLL for (int t = 0; t < T; t++) sum[t][k][v] = multiply_add(key, splat(queries[t].q[d]), sum[t][k][v]);
+        }
+    UNROLL for (int t = 0; t < T; t++) UNROLL for (int k = 0; k < B; k++) UNROLL for (int v = 0; v < PARTS; v++)
+        store(queries[t].scores + (b + k) * BLOCK + v * WIDTH, sum[t][k][v] * scale);
+}
+
+/* Scores to weights that are to be divided by the sum returned. Lanes past the last position become 0. */
+static float soften(const query *it, int longest) {
+    const int padded = (longest + BLOCK - 1) / BLOCK * BLOCK;
+    vec most[PARTS], sum[PARTS];
+    float lanes[LANES], peak = -INFINITY, total = 0;
+    for (int p = it->n; p < padded; p++) it->scores[p] = -INFINITY;
+    UNROLL for (int v = 0; v < PARTS; v++) { most[v] = splat(-INFINITY); sum[v] = splat(0); }
+    for (int p = 0; p < padded; p += LANES) UNROLL for (int v = 0; v < PARTS; v++) most[v] = larger(most[v], load(it->scores + p + v * WIDTH));
+    UNROLL for (int v = 0; v < PARTS; v++) { const float high = largest(most[v]); peak = high > peak ? high : peak; }
+    for (int p = 0; p < padded; p += LANES) UNROLL for (int v = 0; v < PARTS; v++) {
+        const vec weight = exponential(load(it->scores + p + v * WIDTH) - splat(peak));
+        sum[v] += weight;
+        store(it->scores + p + v * WIDTH, weight);
+    }
+    UNROLL for (int v = 0; v < PARTS; v++) store(lanes + v * WIDTH, sum[v]);
+    for (int lane = 0; lane < LANES; lane++) total += lanes[lane];
+    return total;
+}
+
+/* Add the values of positions [from, to), weighed, to the sums of T queries, C vectors of 16 columns from `column` on. */
+INLINE void weigh(bool half, int T, int C, const tf_model *m, int l, int kv, const query *queries, int from, int to, int column) {
+    vec sum[QUERIES][ATTEND_COLUMNS][PARTS];
+    const int pad = m->head_pad;
+    UNROLL for (int t = 0; t < T; t++) UNROLL for (int c = 0; c < C; c++) UNROLL for (int v = 0; v < PARTS; v++)
+        sum[t][c][v] = load(queries[t].sums + column + c * LANES + v * WIDTH);
+    for (int b = from / BLOCK, p = from; p < to; b++) {
+        const uint8_t *values = head_keys(m, queries->blocks[b], l, kv) + (size_t)pad * BLOCK * cache_item(m);
+        for (const int end = (b + 1) * BLOCK < to ? (b + 1) * BLOCK : to; p < end; p++)
+            UNROLL for (int c = 0; c < C; c++) UNROLL for (int v = 0; v < PARTS; v++) {
+                const vec value = cached(half, values, p % BLOCK * pad + column + c * LANES + v * WIDTH);
+                UNROLL for (int t = 0; t < T; t++) sum[t][c][v] = multiply_add(value, splat(queries[t].scores[p]), sum[t][c][v]);
+            }
+    }
+    UNROLL for (int t = 0; t < T; t++) UNROLL for (int c = 0; c < C; c++) UNROLL for (int v = 0; v < PARTS; v++)
+        store(queries[t].sums + column + c * LANES + v * WIDTH, sum[t][c][v]);
+}
+
+INLINE void score_blocks(bool half, int T, const tf_model *m, int l, int kv, const query *queries, int b, int end) {
+    const int step = T == 1 ? 2 * ATTEND_BLOCKS : ATTEND_BLOCKS;        /* sums enough for the multipliers to be busy */
+    for (; b + step <= end; b += step) score(half, T, step, m, l, kv, queries, b);
+    for (; b < end; b++) score(half, T, 1, m, l, kv, queries, b);
+}
+
+INLINE void weigh_columns(bool half, int T, const tf_model *m, int l, int kv, const query *queries, int from, int to) {
+    for (int column = 0, C; column < m->head_pad; column += C * LANES) {
+        C = (m->head_pad - column) / LANES < ATTEND_COLUMNS ? (m->head_pad - column) / LANES : ATTEND_COLUMNS;
+        switch (C) {
+            case 1: weigh(half, T, 1, m, l, kv, queries, from, to, column); break;
+#ifdef AVX512
+            case 2: weigh(half, T, 2, m, l, kv, queries, from, to, column); break;
+            case 3: weigh(half, T, 3, m, l, kv, queries, from, to, column); break;
+            case 4: weigh(half, T, 4, m, l, kv, queries, from, to, column); break;
+#endif
+        }
+    }
+}
+
+/* How many positions, from the first on, these queries can look at together: all of them in one session, later ones
+ * weighing nothing for who comes before; in different sessions the whole blocks that were forked from one text. */
+static int shared_positions(const query *queries, int n) {
+    int least = queries->n, most = queries->n, b = 0;
+    bool same = true;
+    for (int t = 1; t < n; t++) {
+        least = queries[t].n < least ? queries[t].n : least;
+        most = queries[t].n > most ? queries[t].n : most;
+        same &= queries[t].blocks == queries->blocks;
+    }
+    if (same) return most;
+    for (; (b + 1) * BLOCK <= least; b++)
+        for (int t = 1; t < n; t++) if (queries[t].blocks[b] != queries->blocks[b]) return b * BLOCK;
+    return b * BLOCK;
+}
+
+/* Reads 2 * positions * head_dim numbers of cache for each kv head, once for queries that share their blocks. A query's
+ * sums are made in the order of positions, whoever stands beside it. The result takes the query's place. */
+INLINE void attend_as(bool half, const tf_model *m, int l, int kv, const query *queries, int n) {
+    const int shared = n == QUERIES ? shared_positions(queries, n) : 0, blocks = (shared + BLOCK - 1) / BLOCK;
+    float total[QUERIES];
+    score_blocks(half, QUERIES, m, l, kv, queries, 0, blocks);
+    for (int t = 0; t < n; t++) {
+        score_blocks(half, 1, m, l, kv, &queries[t], blocks, (queries[t].n + BLOCK - 1) / BLOCK);
+        total[t] = soften(&queries[t], shared > queries[t].n ? shared : queries[t].n);
+        memset(queries[t].sums, 0, (size_t)m->head_pad * sizeof(float));
+    }
+    if (shared) weigh_columns(half, QUERIES, m, l, kv, queries, 0, shared);
+    for (int t = 0; t < n; t++) {
+        if (shared < queries[t].n) weigh_columns(half, 1, m, l, kv, &queries[t], shared, queries[t].n);
+        for (int d = 0; d < m->info.head_dim; d++) queries[t].q[d] = queries[t].sums[d] / total[t];
+    }
+}
+
+/* Queries QUERIES * tile and on of a kv head: those of row 0 first. */
+static void attend(tf_model *m, int l, int kv, int tile, int thread) {
+    scratch *s = &m->scratch;
+    const int group = m->info.heads / m->info.kv_heads;
+    query queries[QUERIES];
+    int n = 0;
+    for (int64_t i = (int64_t)tile * QUERIES; n < QUERIES && i < (int64_t)s->n * group; i++, n++) {
+        const row *of = &s->rows[i / group];
+        queries[n] = (query){s->q + ((size_t)(i / group) * (size_t)m->info.heads + (size_t)(kv * group + i % group)) * (size_t)m->info.head_dim,
+                             of->session->block, of->position + 1, s->desks[thread].scores + (size_t)n * (size_t)(s->length_room + LANES), s->desks[thread].sums + (size_t)n * (size_t)m->head_pad};
+    }
+    if (m->half_cache) attend_as(true, m, l, kv, queries, n);
+    else attend_as(false, m, l, kv, queries, n);
+}
+
+/* ---- a pass ---- */
+
+/* Row r of a matrix as it is packed. Queries and keys of llama files have the pairs that turn together side by side; we put
+ * them half of the rotated dimensions apart, as the others have them. What a query meets in a key is the same. */
+static int source_row(const matrix *m, int r) {
+    if (!m->turned) return r;
+    const int d = r % m->head_dim, half = m->turned / 2;
+    return d >= m->turned ? r : r - d + (d < half ? 2 * d : 2 * (d - half) + 1);
+}
+
+static void pack_panel(const matrix *m, int panel, uint8_t *to) {
+    const size_t row_bytes = (size_t)m->columns / TYPE[m->type].columns * TYPE[m->type].bytes;
+    for (int r = panel * LANES; r < (panel + 1) * LANES && r < m->rows; r++) pack_row(m->type, m->source + (size_t)source_row(m, r) * row_bytes, m->columns, r % LANES, to);
+}
+
+/* The panels of a matrix that fall to a thread. */
+static void share_panels(const matrix *m, int thread, int threads, int *first, int *last) {
+    share((m->panels + m->unit - 1) / m->unit, thread, threads, first, last);
+    *first *= m->unit;
+    *last = *last * m->unit < m->panels ? *last * m->unit : m->panels;
+}
+
+/* Panels [panel, panel + count), all of this thread's part, which begins at panel `first`. */
+static void multiply_part(const tf_model *m, int thread, const matrix *w, int first, int panel, int count, const operand *x, int n, float *y, int y_stride, int mode) {
+    if (w->part) {
+        MULTIPLY[w->type](w, w->part[thread] + (size_t)(panel - first) * w->panel_bytes, panel * LANES, count, x, n, y, y_stride, mode);
+        return;
+    }
+    uint8_t *panels = m->scratch.desks[thread].panels;
+    for (int end = panel + count, step; panel < end; panel += step, y += step * LANES) {
+        step = end - panel < BATCH_PANELS ? end - panel : BATCH_PANELS;
+        for (int p = 0; p < step; p++) pack_panel(w, panel + p, panels + (size_t)p * w->panel_bytes);
+        MULTIPLY[w->type](w, panels, panel * LANES, step, x, n, y, y_stride, mode);
+    }
+}
+
+/* This thread's rows of y = W x, or of y += W x. */
+static void project(const tf_model *m, int thread, const matrix *w, const operand *x, int n, float *y, int mode) {
     int first, last;
-    share(w->panels, thread, m->pool.threads, &first, &last);
-    multiply(w, first, last, x, n, y, w->rows, mode);
+    share_panels(w, thread, m->pool.threads, &first, &last);
+    multiply_part(m, thread, w, first, first, last - first, x, n, y + first * LANES, w->rows, mode);
+}
+
+/* This thread's rows of silu(gate x) * up x, as the operand of the projection down: 32 rows at a time, which are one group of it. */
+static void project_glu(const tf_model *m, int thread, const layer *w, const operand *x, int n, const operand *hidden) {
+    float *glu = m->scratch.desks[thread].glu;
+    int first, last;
+    share_panels(&w->gate, thread, m->pool.threads, &first, &last);
+    for (int panel = first; panel < last; panel += 2) {
+        const int count = last - panel < 2 ? last - panel : 2, rows = m->info.ffn - panel * LANES < GROUP ? m->info.ffn - panel * LANES : GROUP;
+        multiply_part(m, thread, &w->gate, first, panel, count, x, n, glu, 2 * GROUP, SET);
+        multiply_part(m, thread, &w->up, first, panel, count, x, n, glu + GROUP, 2 * GROUP, SET);
+        for (int i = 0; i < n; i++) {
+            float *gate = glu + (size_t)i * 2 * GROUP;
+            for (int c = 0; c < GROUP; c += WIDTH) {
+                const vec g = load(gate + c);
+                store(gate + c, g / (splat(1) + exponential(-g)) * load(gate + GROUP + c));
+            }
+            prepare(form_of(w->down.type), gate, rows, hidden, i, panel * LANES);
+        }
+    }
+}
+
+static void embed(const tf_model *m, int i) {
+    const size_t row_bytes = m->embedding->bytes / m->embedding->rows;
+    read_row((int)m->embedding->type, m->embedding->data + row_bytes * (size_t)m->scratch.rows[i].token, m->info.dim, m->scratch.x + (size_t)i * (size_t)m->info.dim);
+}
+
+/* Rows of x, normalised where there is a norm, as an operand in the forms asked. Where there is one row each thread makes its own;
+ * else they share the rows and wait for each other. rows: which rows of x they are, or NULL for 0 to n - 1. */
+static const operand *enter(tf_model *m, int thread, const float *x, const float *norm, const int *rows, int n, int forms) {
+    desk *mine = &m->scratch.desks[thread];
+    inputs *in = n == 1 ? &mine->in : &m->scratch.in;
+    const operand *to = norm ? &in->normal : &in->found;
+    int first = 0, last = 1;
+    if (n > 1) share(n, thread, m->pool.threads, &first, &last);
+    for (int i = first; i < last; i++) {
+        const float *from = x + (size_t)(rows ? rows[i] : i) * (size_t)to->columns;
+        if (norm) normalise(from, norm, to->columns, m->eps, mine->in.normal.x);
+        prepare(forms, norm ? mine->in.normal.x : from, to->columns, to, i, 0);
+    }
+    if (n > 1) barrier(&m->pool, thread);
+    return to;
 }
 
 static void forward(void *argument, int thread) {
     tf_model *m = argument;
     scratch *s = &m->scratch;
     pool *p = &m->pool;
-    const int n = s->n, dim = m->info.dim, ffn = m->info.ffn, heads = m->info.heads, items = heads + m->info.kv_heads;
-    int first, last, first_f, last_f;
+    const int n = s->n, heads = m->info.heads, kv_heads = m->info.kv_heads, items = heads + kv_heads;
+    const int tiles = (int)(((int64_t)n * (heads / kv_heads) + QUERIES - 1) / QUERIES);
+    int first, last;
     share(n, thread, p->threads, &first, &last);
-
-    for (int i = first; i < last; i++) {
-        const size_t row_bytes = m->embedding->bytes / m->embedding->rows;
-        read_row((int)m->embedding->type, m->embedding->data + row_bytes * (size_t)s->rows[i].token, dim, s->x + (size_t)i * (size_t)dim);
-        for (int r = 0; r < m->rotated / 2; r++) {
-            float angle = (float)s->rows[i].position * m->frequency[r], *pair = s->rotation + (size_t)i * (size_t)m->rotated + 2 * r;
-            pair[0] = cosf(angle);
-            pair[1] = sinf(angle);
-        }
-    }
+    if (n > 1) for (int i = first; i < last; i++) embed(m, i);      /* one row the caller has embedded */
+    if (n > 1) barrier(p, thread);
     for (int l = 0; l < m->info.layers; l++) {
         const layer *w = &m->layers[l];
-        for (int i = first; i < last; i++) rms_norm(s->x + (size_t)i * (size_t)dim, w->attention_norm, dim, m->eps, s->h + (size_t)i * (size_t)dim);
-        barrier(p);
-        project(m, thread, &w->q, s->h, n, s->q, SET);
-        project(m, thread, &w->k, s->h, n, s->k, SET);
-        project(m, thread, &w->v, s->h, n, s->v, SET);
-        barrier(p);
+        const operand *x = enter(m, thread, s->x, w->attention_norm, NULL, n, form_of(w->q.type) | form_of(w->k.type) | form_of(w->v.type));
+        project(m, thread, &w->q, x, n, s->q, SET);
+        project(m, thread, &w->k, x, n, s->k, SET);
+        project(m, thread, &w->v, x, n, s->v, SET);
+        barrier(p, thread);
         for (int64_t item = thread; item < (int64_t)n * items; item += p->threads) place(m, l, (int)(item / items), (int)(item % items));
-        barrier(p);
-        for (int64_t item = thread; item < (int64_t)n * heads; item += p->threads)
-            attend(m, l, (int)(item / heads), (int)(item % heads), s->scores + (size_t)thread * (size_t)s->score_room);
-        barrier(p);
-        project(m, thread, &w->o, s->q, n, s->x, ADD);
-        barrier(p);
-        for (int i = first; i < last; i++) rms_norm(s->x + (size_t)i * (size_t)dim, w->ffn_norm, dim, m->eps, s->h + (size_t)i * (size_t)dim);
-        barrier(p);
-        project(m, thread, &w->gate, s->h, n, s->gate, SET);
-        project(m, thread, &w->up, s->h, n, s->up, SET);
-        share(w->gate.panels, thread, p->threads, &first_f, &last_f);       /* the same rows of both: no barrier between */
-        for (int i = 0; i < n; i++)
-            for (int f = first_f * LANES; f < last_f * LANES && f < ffn; f++) {
-                float *gate = &s->gate[(size_t)i * (size_t)ffn + (size_t)f];
-                *gate = *gate / (1 + expf(-*gate)) * s->up[(size_t)i * (size_t)ffn + (size_t)f];
-            }
-        barrier(p);
-        project(m, thread, &w->down, s->gate, n, s->x, ADD);
-        barrier(p);
+        barrier(p, thread);
+        for (int64_t item = thread; item < (int64_t)tiles * kv_heads; item += p->threads) attend(m, l, (int)(item / tiles), (int)(item % tiles), thread);
+        barrier(p, thread);
+        x = enter(m, thread, s->q, NULL, NULL, n, form_of(w->o.type));
+        project(m, thread, &w->o, x, n, s->x, ADD);
+        barrier(p, thread);
+        x = enter(m, thread, s->x, w->ffn_norm, NULL, n, form_of(w->gate.type) | form_of(w->up.type));
+        project_glu(m, thread, w, x, n, &s->hidden);
+        barrier(p, thread);
+        project(m, thread, &w->down, &s->hidden, n, s->x, ADD);
+        barrier(p, thread);
     }
-    share(s->wanted, thread, p->threads, &first, &last);
-    for (int i = first; i < last; i++)
-        rms_norm(s->x + (size_t)s->wanted_rows[i] * (size_t)dim, m->output_norm, dim, m->eps, s->h + (size_t)i * (size_t)dim);
-    barrier(p);
-    if (s->wanted) project(m, thread, &m->output, s->h, s->wanted, s->logits, SET);
+    if (!s->wanted) return;
+    const operand *x = enter(m, thread, s->x, m->output_norm, s->wanted_rows, s->wanted, form_of(m->output.type));
+    project(m, thread, &m->output, x, s->wanted, s->logits, SET);
 }
 
 /* ---- from file to model ---------------------------------------------------------------------------------- */
@@ -1693,15 +2084,26 @@ static bool need_tensor(tf_model *m, const char *name, int rows, int columns, te
     return t->used = true;
 }
 
-static bool need_matrix(tf_model *m, const char *name, int rows, int columns, matrix *out, complaint e) {
+/* turned, head_dim: as in `matrix`; 0 for all but queries and keys of llama files. */
+static bool need_matrix(tf_model *m, const char *name, int rows, int columns, int turned, matrix *out, complaint e) {
     tensor *t;
     char bias[96];
+    const float *given;
     if (!need_tensor(m, name, rows, columns, &t, e)) return false;
-    *out = (matrix){.type = (int)t->type, .rows = rows, .columns = columns, .panels = (rows + LANES - 1) / LANES,
-                    .panel_bytes = panel_bytes((int)t->type, columns), .source = t->data};
+    *out = (matrix){.type = (int)t->type, .rows = rows, .columns = columns, .panels = (rows + LANES - 1) / LANES, .unit = 1, .turned = turned,
+                    .head_dim = m->info.head_dim, .panel_bytes = (panel_bytes((int)t->type, columns) + LINE - 1) / LINE * LINE, .source = t->data};
     m->panels_size += (size_t)out->panels * out->panel_bytes;
+    if (out->panel_bytes > m->widest) m->widest = out->panel_bytes;
     snprintf(bias, sizeof bias, "%.*s.bias", (int)(strlen(name) - strlen(".weight")), name);
-    return need_vector(m, bias, rows, true, &out->bias, e);
+    if (!need_vector(m, bias, rows, true, &given, e)) return false;
+    out->bias = given;
+    if (!given || !turned) return true;
+    float *ours = m->vectors[m->n_vectors - 1], *theirs = malloc((size_t)rows * sizeof *theirs);
+    if (!theirs) return fail(e, "out of memory for tensor %s", bias);
+    memcpy(theirs, ours, (size_t)rows * sizeof *theirs);
+    for (int r = 0; r < rows; r++) ours[r] = theirs[source_row(out, r)];
+    free(theirs);
+    return true;
 }
 
 /* Every packed matrix of the model, one after another: for what must be done to each. */
@@ -1715,13 +2117,37 @@ static matrix *matrix_at(tf_model *m, int i) {
 static void pack(void *argument, int thread) {
     tf_model *m = argument;
     for (int i = 0; i <= 7 * m->info.layers; i++) {
-        matrix *w = matrix_at(m, i);
-        const size_t row_bytes = (size_t)w->columns / TYPE[w->type].columns * TYPE[w->type].bytes;
+        const matrix *w = matrix_at(m, i);
         int first, last;
-        share(w->panels, thread, m->pool.threads, &first, &last);
-        for (int row = first * LANES; row < last * LANES && row < w->rows; row++)
-            pack_row(w->type, w->source + (size_t)row * row_bytes, w->columns, row % LANES, w->data + (size_t)(row / LANES) * w->panel_bytes);
+        share_panels(w, thread, m->pool.threads, &first, &last);
+        for (int panel = first; panel < last; panel++) pack_panel(w, panel, w->part[thread] + (size_t)(panel - first) * w->panel_bytes);
     }
+}
+
+/* Panels in the order in which each thread reads them: one stream for one thread, first touched by it. */
+static bool pack_weights(tf_model *m, complaint e) {
+    const int matrices = 7 * m->info.layers + 1, threads = m->pool.threads;
+    m->panels = mmap(NULL, m->panels_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (m->panels == MAP_FAILED) m->panels = NULL;
+    m->parts = calloc((size_t)matrices * (size_t)threads, sizeof *m->parts);
+    if (!m->panels || !m->parts) return fail(e, "out of memory: the weights need %zu MB", m->panels_size >> 20);
+#ifdef MADV_HUGEPAGE
+    madvise(m->panels, m->panels_size, MADV_HUGEPAGE);
+#endif
+    uint8_t *at = m->panels;
+    for (int thread = 0; thread < threads; thread++)
+        for (int i = 0; i < matrices; i++) {
+            matrix *w = matrix_at(m, i);
+            int first, last;
+            share_panels(w, thread, threads, &first, &last);
+            w->part = m->parts + (size_t)i * (size_t)threads;
+            w->part[thread] = at;
+            at += (size_t)(last - first) * w->panel_bytes;
+        }
+    pool_run(&m->pool, pack, m);
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), from = (m->file.data_at + page - 1) / page * page;
+    if (from < m->file.size) madvise((uint8_t *)m->file.map + from, m->file.size - from, MADV_DONTNEED);   /* memory: the panels only */
+    return true;
 }
 
 static bool load_shape(tf_model *m, const char *family, complaint e) {
@@ -1760,14 +2186,14 @@ static bool load_shape(tf_model *m, const char *family, complaint e) {
     return true;
 }
 
-static bool load_weights(tf_model *m, const char *family, complaint e) {
+static bool load_weights(tf_model *m, const char *family, bool repack, complaint e) {
     const tf_info *i = &m->info;
-    const int q_rows = i->heads * i->head_dim, kv_rows = i->kv_heads * i->head_dim;
+    const int q_rows = i->heads * i->head_dim, kv_rows = i->kv_heads * i->head_dim, turned = strcmp(family, "llama") ? 0 : m->rotated;
     tensor *embedding;
     char name[64];
     if ((int64_t)i->heads * i->head_dim > INT32_MAX / 2) return fail(e, "metadata: %d heads of %d are too many", i->heads, i->head_dim);
     if (!need_tensor(m, "token_embd.weight", i->vocab, i->dim, &embedding, e) || !need_vector(m, "output_norm.weight", i->dim, false, &m->output_norm, e) ||
-        !need_matrix(m, find_tensor(&m->file, "output.weight") ? "output.weight" : "token_embd.weight", i->vocab, i->dim, &m->output, e)) return false;
+        !need_matrix(m, find_tensor(&m->file, "output.weight") ? "output.weight" : "token_embd.weight", i->vocab, i->dim, 0, &m->output, e)) return false;
     m->embedding = embedding;
     if (m->file.n_tensors / 9 + 1 < (uint64_t)i->layers) return fail(e, "metadata: %s.block_count is %d, but there are only %llu tensors", family, i->layers, (unsigned long long)m->file.n_tensors);
     if (!(m->layers = calloc((size_t)i->layers, sizeof *m->layers))) return fail(e, "out of memory for the layers");
@@ -1776,32 +2202,25 @@ static bool load_weights(tf_model *m, const char *family, complaint e) {
         layer *w = &m->layers[l];
         bool qk_norm = !strcmp(family, "qwen3");
         if (!need_vector(m, NAME("attn_norm"), i->dim, false, &w->attention_norm, e) || !need_vector(m, NAME("ffn_norm"), i->dim, false, &w->ffn_norm, e) ||
-            !need_matrix(m, NAME("attn_q"), q_rows, i->dim, &w->q, e) || !need_matrix(m, NAME("attn_k"), kv_rows, i->dim, &w->k, e) ||
-            !need_matrix(m, NAME("attn_v"), kv_rows, i->dim, &w->v, e) || !need_matrix(m, NAME("attn_output"), i->dim, q_rows, &w->o, e) ||
-            !need_matrix(m, NAME("ffn_gate"), i->ffn, i->dim, &w->gate, e) || !need_matrix(m, NAME("ffn_up"), i->ffn, i->dim, &w->up, e) ||
-            !need_matrix(m, NAME("ffn_down"), i->dim, i->ffn, &w->down, e)) return false;
+            !need_matrix(m, NAME("attn_q"), q_rows, i->dim, turned, &w->q, e) || !need_matrix(m, NAME("attn_k"), kv_rows, i->dim, turned, &w->k, e) ||
+            !need_matrix(m, NAME("attn_v"), kv_rows, i->dim, 0, &w->v, e) || !need_matrix(m, NAME("attn_output"), i->dim, q_rows, 0, &w->o, e) ||
+            !need_matrix(m, NAME("ffn_gate"), i->ffn, i->dim, 0, &w->gate, e) || !need_matrix(m, NAME("ffn_up"), i->ffn, i->dim, 0, &w->up, e) ||
+            !need_matrix(m, NAME("ffn_down"), i->dim, i->ffn, 0, &w->down, e)) return false;
         if (qk_norm && (!need_vector(m, NAME("attn_q_norm"), i->head_dim, false, &w->q_norm, e) || !need_vector(m, NAME("attn_k_norm"), i->head_dim, false, &w->k_norm, e))) return false;
     }
 #undef NAME
+    for (int k = 0; k <= 7 * i->layers; k++) {
+        const matrix *w = matrix_at(m, k);
+        *(k % 7 == 6 ? &m->hidden_forms : &m->input_forms) |= form_of(w->type);
+        m->half_cache |= w->type != F32;
+    }
+    for (int l = 0; l < i->layers; l++) m->layers[l].gate.unit = m->layers[l].up.unit = GROUP / LANES;
     if (block_bytes(m) > 16 * m->file.size + (64u << 20))      /* heads of so few numbers that padding is all there is */
         return fail(e, "metadata: %d layers of %d heads need %zu MB of cache for %d tokens, out of proportion to the file", i->layers, i->kv_heads, block_bytes(m) >> 20, BLOCK);
     for (uint64_t t = 0; t < m->file.n_tensors; t++)
         if (!m->file.tensors[t].used) return fail(e, "tensor %s is not part of the %s family as this program knows it", show(m->file.tensors[t].name).text, family);
-    void *panels = mmap(NULL, m->panels_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (panels == MAP_FAILED) return fail(e, "out of memory: the weights need %zu MB", m->panels_size >> 20);
-    m->panels = panels;
-#ifdef MADV_HUGEPAGE
-    madvise(panels, m->panels_size, MADV_HUGEPAGE);
-#endif
-    for (int k = 0; k <= 7 * i->layers; k++) {
-        matrix *w = matrix_at(m, k);
-        w->data = panels;
-        panels = (uint8_t *)panels + (size_t)w->panels * w->panel_bytes;
-    }
-    pool_run(&m->pool, pack, m);
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), from = (m->file.data_at + page - 1) / page * page;
-    if (from < m->file.size) madvise((uint8_t *)m->file.map + from, m->file.size - from, MADV_DONTNEED);   /* memory: the panels only */
-    return m->has_weights = true;
+    m->info.token_bytes = (block_bytes(m) - sizeof(block)) / BLOCK;
+    return m->has_weights = !repack || pack_weights(m, e);
 }
 
 /* An array of strings as views, or of numbers as they stand; NULL and a complaint when it is not one. */
@@ -1888,10 +2307,7 @@ static int count_cores(void) {
 }
 
 static void scratch_close(scratch *s) {
-    free(s->rows);
-    free(s->wanted_rows);
-    free(s->x);
-    free(s->scores);
+    free(s->memory);
     memset(s, 0, sizeof *s);
 }
 
@@ -1904,6 +2320,8 @@ static void model_release(tf_model *m) {
     free(m->vectors);
     free(m->layers);
     free(m->frequency);
+    free(m->rotation);
+    free(m->parts);
     free(m->ends);
     if (m->has_tokenizer) tokenizer_close(&m->tokenizer);
     file_close(&m->file);
@@ -1911,7 +2329,7 @@ static void model_release(tf_model *m) {
     free(m);
 }
 
-static bool model_load(tf_model *m, const char *path, int threads, complaint e) {
+static bool model_load(tf_model *m, const char *path, int threads, bool repack, complaint e) {
     if (!file_open(&m->file, path, e) || !load_tokenizer(m, e)) return false;
     m->info.bytes = m->file.size;
     for (uint64_t t = 0; t < m->file.n_tensors; t++) m->info.parameters += m->file.tensors[t].rows * m->file.tensors[t].columns;
@@ -1922,12 +2340,12 @@ static bool model_load(tf_model *m, const char *path, int threads, complaint e) 
         return fail(e, "architecture %s is not supported (llama, qwen2 and qwen3 are)", show((text_view){family, strlen(family)}).text);
     m->neox = strcmp(family, "llama") != 0;
     if (threads <= 0) threads = count_cores();
-    if (!load_shape(m, family, e) || !pool_open(&m->pool, threads > 64 ? 64 : threads, e)) return false;
+    if (!load_shape(m, family, e) || !pool_open(&m->pool, threads > MAX_THREADS ? MAX_THREADS : threads, e)) return false;
     m->info.threads = m->pool.threads;
-    return load_weights(m, family, e);
+    return load_weights(m, family, repack, e);
 }
 
-TF_API tf_model *tf_open(const char *path, int32_t threads, char *error, int32_t error_size) {
+TF_API tf_model *tf_open(const char *path, int32_t threads, int32_t repack, char *error, int32_t error_size) {
     tf_model *m = aligned_alloc(_Alignof(tf_model), sizeof *m);        /* the pool's counters stand on lines of their own */
     complaint e = {error, error_size};
     fail(e, "%s", "");
@@ -1936,7 +2354,7 @@ TF_API tf_model *tf_open(const char *path, int32_t threads, char *error, int32_t
     m->process = getpid();
     atomic_init(&m->references, 1);
     pthread_mutex_init(&m->lock, NULL);
-    if (model_load(m, path, threads, e)) return m;
+    if (model_load(m, path, threads, repack, e)) return m;
     model_release(m);
     return NULL;
 }
@@ -1944,6 +2362,7 @@ TF_API tf_model *tf_open(const char *path, int32_t threads, char *error, int32_t
 TF_API void tf_close(tf_model *m) { if (m) model_release(m); }
 TF_API void tf_describe(const tf_model *m, tf_info *info) { *info = m->info; }
 TF_API const char *tf_text(const tf_model *m, const char *key) { return get_text(&m->file, key); }
+TF_API int64_t tf_held(const tf_model *m) { return atomic_load_explicit(&((tf_model *)m)->blocks, memory_order_relaxed) * (int64_t)m->info.token_bytes * BLOCK; }
 TF_API int32_t tf_interface(void) { return TF_INTERFACE; }
 TF_API const char *tf_kernels(void) { return KERNELS; }
 
@@ -1960,15 +2379,19 @@ TF_API int32_t tf_ends(const tf_model *m, int32_t token) { return token >= 0 && 
  * A session is a list of blocks. A fork takes the same blocks and counts one more reference on each; whoever appends to
  * a half-filled block that others hold too works on a copy of that one block. */
 
-static void block_release(block *b) { if (atomic_fetch_sub(&b->references, 1) == 1) free(b); }
+static void block_release(tf_model *m, block *b) {
+    if (atomic_fetch_sub(&b->references, 1) != 1) return;
+    atomic_fetch_sub_explicit(&m->blocks, 1, memory_order_relaxed);
+    free(b);
+}
 
-static block *block_new(const tf_model *m, const block *from) {
+static block *block_new(tf_model *m, const block *from) {
     size_t bytes = (block_bytes(m) + 63) / 64 * 64;
     block *b = aligned_alloc(64, bytes);
     if (!b) return NULL;
-    if (from) memcpy((void *)b->data, from->data, block_bytes(m) - sizeof(block));
-    else memset((void *)b->data, 0, block_bytes(m) - sizeof(block));
+    if (from) memcpy(b->data, from->data, block_bytes(m) - sizeof(block));
     atomic_init(&b->references, 1);
+    atomic_fetch_add_explicit(&m->blocks, 1, memory_order_relaxed);
     return b;
 }
 
@@ -2013,7 +2436,7 @@ TF_API tf_session *tf_session_fork(const tf_session *from, char *error, int32_t 
 
 TF_API void tf_session_free(tf_session *s) {
     if (!s) return;
-    for (int b = 0; b < s->blocks; b++) block_release(s->block[b]);
+    for (int b = 0; b < s->blocks; b++) block_release(s->model, s->block[b]);
     free(s->block);
     model_release(s->model);
     free(s);
@@ -2024,7 +2447,7 @@ TF_API int32_t tf_session_length(const tf_session *s) { return s->length; }
 TF_API int32_t tf_session_rewind(tf_session *s, int32_t length) {
     if (length < 0 || length > s->length) return -1;
     s->length = length;
-    while (s->blocks > blocks_for(length)) block_release(s->block[--s->blocks]);
+    while (s->blocks > blocks_for(length)) block_release(s->model, s->block[--s->blocks]);
     return 0;
 }
 
@@ -2035,7 +2458,7 @@ static bool session_reserve(tf_session *s, int n) {
     if (s->length % BLOCK && atomic_load_explicit(&s->block[half]->references, memory_order_acquire) > 1) {
         block *own = block_new(s->model, s->block[half]);
         if (!own) return false;
-        block_release(s->block[half]);
+        block_release(s->model, s->block[half]);
         s->block[half] = own;
     }
     for (; s->blocks < needed; s->blocks++)
@@ -2043,44 +2466,90 @@ static bool session_reserve(tf_session *s, int n) {
     return true;
 }
 
-/* Working memory for `rows` rows and sessions of `length`: one allocation, cut into parts. */
-static bool scratch_reserve(tf_model *m, int rows, int length) {
-    scratch *s = &m->scratch;
+static void *carve(uint8_t *memory, size_t *used, size_t bytes) {
+    void *at = memory ? memory + *used : NULL;
+    *used += (bytes + LINE - 1) / LINE * LINE;
+    return at;
+}
+
+static operand carve_operand(uint8_t *memory, size_t *used, int forms, int rows, int columns) {
+    const size_t n = (size_t)rows * (size_t)(columns + columns % 2);
+    return (operand){
+        .columns = columns,
+        .x = carve(memory, used, forms & FLOATS ? n * sizeof(float) : 0),
+        .halves = carve(memory, used, forms & HALVES ? n * sizeof(uint16_t) : 0),
+        .codes = carve(memory, used, forms & CODES ? n : 0),
+        .spans = carve(memory, used, forms & CODES ? n / GROUP * sizeof(span) : 0),
+    };
+}
+
+static inputs carve_inputs(const tf_model *m, uint8_t *memory, size_t *used, int forms, int rows) {
+    const int found = m->info.heads * m->info.head_dim, widest = found > m->info.dim ? found : m->info.dim;
+    const operand it = carve_operand(memory, used, forms, rows, widest);
+    inputs in = {it, it};
+    in.normal.columns = m->info.dim;
+    in.found.columns = found;
+    return in;
+}
+
+/* Cut working memory into parts; how much it takes. Without memory, only that. */
+static size_t scratch_carve(const tf_model *m, scratch *s, int rows, int length, uint8_t *memory) {
     const tf_info *i = &m->info;
-    if (rows > s->room) {
-        const size_t parts[] = {(size_t)i->dim, (size_t)i->dim, (size_t)i->heads * (size_t)i->head_dim, (size_t)i->kv_heads * (size_t)i->head_dim,
-                                (size_t)i->kv_heads * (size_t)i->head_dim, (size_t)i->ffn, (size_t)i->ffn, (size_t)m->rotated};
-        float **places[] = {&s->x, &s->h, &s->q, &s->k, &s->v, &s->gate, &s->up, &s->rotation};
-        size_t total = 0, n_parts = sizeof parts / sizeof *parts;
-        for (size_t k = 0; k < n_parts; k++) total += (parts[k] * (size_t)rows + 15) / 16 * 16;
-        free(s->rows);
-        free(s->wanted_rows);
-        free(s->x);
-        s->room = 0;
-        s->rows = malloc((size_t)rows * sizeof *s->rows);
-        s->wanted_rows = malloc((size_t)rows * sizeof *s->wanted_rows);
-        float *at = s->x = aligned_alloc(64, total * sizeof(float));
-        if (!s->rows || !s->wanted_rows || !at) return false;
-        for (size_t k = 0; k < n_parts; k++) {
-            *places[k] = at;
-            at += (parts[k] * (size_t)rows + 15) / 16 * 16;
-        }
-        s->room = rows;
+    const size_t n = (size_t)rows * sizeof(float);
+    size_t used = 0;
+    s->memory = memory;
+    s->rows_room = rows;
+    s->length_room = length;
+    s->rows = carve(memory, &used, (size_t)rows * sizeof *s->rows);
+    s->wanted_rows = carve(memory, &used, (size_t)rows * sizeof *s->wanted_rows);
+    s->x = carve(memory, &used, n * (size_t)i->dim);
+    s->q = carve(memory, &used, n * (size_t)i->heads * (size_t)i->head_dim);
+    s->k = carve(memory, &used, n * (size_t)i->kv_heads * (size_t)i->head_dim);
+    s->v = carve(memory, &used, n * (size_t)i->kv_heads * (size_t)i->head_dim);
+    s->in = carve_inputs(m, memory, &used, m->input_forms, rows);
+    s->hidden = carve_operand(memory, &used, m->hidden_forms, rows, i->ffn);
+    for (int thread = 0; thread < m->pool.threads; thread++) {
+        desk *d = &s->desks[thread];
+        d->in = carve_inputs(m, memory, &used, m->input_forms | FLOATS, 1);
+        d->glu = carve(memory, &used, n * 2 * GROUP);
+        d->scores = carve(memory, &used, QUERIES * sizeof(float) * (size_t)(length + LANES));
+        d->sums = carve(memory, &used, QUERIES * sizeof(float) * (size_t)m->head_pad);
+        d->panels = carve(memory, &used, m->panels ? 0 : BATCH_PANELS * m->widest);
     }
-    int score_room = blocks_for(length) * BLOCK;
-    if (score_room > s->score_room) {
-        free(s->scores);
-        s->score_room = 0;
-        s->scores = aligned_alloc(64, (size_t)m->pool.threads * (size_t)score_room * sizeof(float));
-        if (!s->scores) return false;
-        s->score_room = score_room;
+    return used;
+}
+
+/* Working memory for passes of `rows` rows and sessions of `length`, and the angles of so many positions. */
+static bool scratch_reserve(tf_model *m, int rows, int length) {
+    scratch *s = &m->scratch, bigger = *s;
+    if (rows > s->rows_room || length > s->length_room) {
+        const int rows_room = rows > s->rows_room ? rows : s->rows_room;
+        int length_room = s->length_room ? s->length_room : 16 * BLOCK;
+        while (length_room < length) length_room = length_room < INT32_MAX / 2 ? 2 * length_room : INT32_MAX - LANES;
+        uint8_t *memory = aligned_alloc(LINE, scratch_carve(m, &bigger, rows_room, length_room, NULL));
+        if (!memory) return false;
+        free(s->memory);
+        scratch_carve(m, s, rows_room, length_room, memory);
+    }
+    if (length > m->turns) {
+        const int half = m->rotated / 2, turns = s->length_room < m->info.context ? s->length_room : m->info.context;
+        float *rotation = realloc(m->rotation, (size_t)turns * (size_t)m->rotated * sizeof *rotation);
+        if (!rotation) return false;
+        m->rotation = rotation;
+        for (int p = m->turns; p < turns; p++)
+            for (int r = 0; r < half; r++) {
+                const float angle = (float)p * m->frequency[r];
+                rotation[(size_t)p * (size_t)m->rotated + (size_t)r] = cosf(angle);
+                rotation[(size_t)p * (size_t)m->rotated + (size_t)(half + r)] = sinf(angle);
+            }
+        m->turns = turns;
     }
     return true;
 }
 
 /* Most rows in one pass: 512, fewer where a row is so wide that they would take more than 64 MB. */
 static int most_rows(const tf_model *m) {
-    int64_t row_bytes = 4 * (2 * (int64_t)m->info.dim + 2 * (int64_t)m->info.ffn + ((int64_t)m->info.heads + 2 * m->info.kv_heads) * m->info.head_dim);
+    int64_t row_bytes = 4 * (2 * (int64_t)m->info.dim + (int64_t)m->info.ffn + (2 * (int64_t)m->info.heads + 2 * m->info.kv_heads) * m->info.head_dim + 2 * GROUP * m->pool.threads);
     int64_t rows = (64 << 20) / row_bytes;
     return rows < 1 ? 1 : rows > 512 ? 512 : (int)rows;
 }
@@ -2122,6 +2591,7 @@ static int64_t evaluate(tf_model *m, const tf_step *steps, int n_steps, float *l
             s->n++;
             if (done == it->n) { i++; done = 0; }
         }
+        if (s->n == 1) embed(m, 0);
         pool_run(&m->pool, forward, m);
         written += s->wanted;
     }
@@ -2407,7 +2877,7 @@ static bool reply(chat *c, int limit, char *error, int32_t error_size) {
     return true;
 }
 
-typedef struct { const char *path, *prompt, *system; int limit, threads; bool raw; tf_sampling sampling; uint64_t seed; } options;
+typedef struct { const char *path, *prompt, *system; int limit, threads; bool raw, repack; tf_sampling sampling; uint64_t seed; } options;
 
 static void usage(FILE *to) {
     fputs("run: chat with the model in a parameters file (GGUF), or complete one prompt\n\n"
@@ -2416,7 +2886,8 @@ static void usage(FILE *to) {
           "  -n N       at most N tokens a reply (0: no end)  -t REAL    temperature (0: the most likely), default 0.8\n"
           "  -k N       top-k (0: off)                        --top-p REAL, default 0.95     --min-p REAL (0: off)\n"
           "  -s SEED    the same seed gives the same text     -r REAL    repetition penalty (1: off)\n"
-          "  -j N       threads (0: one a core)               --raw      no chat template: continue the text\n", to);
+          "  -j N       threads (0: one a core)               --raw      no chat template: continue the text\n"
+          "  --no-repack   leave the weights in the mapped file: no memory of their own, far slower\n", to);
 }
 
 static bool read_options(int argc, char **argv, options *o) {
@@ -2425,6 +2896,7 @@ static bool read_options(int argc, char **argv, options *o) {
         char *end = NULL;
         if (!strcmp(flag, "-h") || !strcmp(flag, "--help")) { usage(stdout); exit(0); }
         if (!strcmp(flag, "--raw")) { o->raw = true; continue; }
+        if (!strcmp(flag, "--no-repack")) { o->repack = false; continue; }
         if (flag[0] != '-') {
             if (o->path) { fprintf(stderr, "run: one file at a time: %s, %s\n", o->path, flag); return false; }
             o->path = flag;
@@ -2485,10 +2957,10 @@ static bool converse(chat *c, const options *o, char *error, int32_t error_size)
 }
 
 int main(int argc, char **argv) {
-    options o = {.limit = 512, .sampling = {.temperature = 0.8f, .top_p = 0.95f, .repetition = 1, .window = 256}, .seed = (uint64_t)time(NULL)};
+    options o = {.limit = 512, .repack = true, .sampling = {.temperature = 0.8f, .top_p = 0.95f, .repetition = 1, .window = 256}, .seed = (uint64_t)time(NULL)};
     char error[512] = "out of memory";
     if (!read_options(argc, argv, &o)) return 2;
-    chat c = {.model = tf_open(o.path, o.threads, error, sizeof error)};
+    chat c = {.model = tf_open(o.path, o.threads, o.repack, error, sizeof error)};
     bool good = c.model != NULL;
     if (good) good = (c.session = tf_session_new(c.model, error, sizeof error)) != NULL;
     if (good) {

@@ -35,7 +35,7 @@ class Cache:
         del self.tokens[length:]
 
 
-@dataclass
+@dataclass(eq=False)
 class Engine:
     """Says the scripted `replies` in turn: after any token it is asked about, the next byte of the reply, then END.
 

@@ -45,6 +45,7 @@ class Info:
     threads: int
     parameters: int
     bytes: int
+    token_bytes: int = 0  # of keys and values that one token takes
 
 
 class Cache(Protocol):
@@ -97,6 +98,10 @@ class Backend(Protocol):
 
     def cache(self) -> Cache:
         """A new, empty cache."""
+        ...
+
+    def held(self) -> int:
+        """Bytes of keys and values in all caches together; what forks share counts once."""
         ...
 
     def evaluate(self, steps: Sequence[Step]) -> NDArray[np.float32]:

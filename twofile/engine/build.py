@@ -5,7 +5,8 @@ it depends on: the source, the flags, the compiler's version and the processor. 
 again; nothing else does. It takes some seconds the first time and about 10 ms after. The file appears under its name
 only when it is whole, so any number of processes may build at the same time.
 
-`TWOFILE_CC` (then `CC`) names the compiler, `TWOFILE_CFLAGS` adds flags. Failure is not an error here: `Build.path`
+`TWOFILE_CC` (then `CC`) names the compiler, `TWOFILE_CFLAGS` adds flags, `TWOFILE_KERNELS` ("avx2" or "c", on x86) asks
+for other vector instructions than the best this processor has. Failure is not an error here: `Build.path`
 is None and `Build.reason` says why, for `twofile doctor` and for the fallback to NumPy.
 """
 
@@ -28,6 +29,8 @@ FLAGS = (
     "-std=c11", "-O2", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-DTF_LIBRARY",
 )  # fmt: skip
 LIBRARIES = ("-lm", "-lpthread")
+KERNELS = {"native": (), "avx2": ("-march=x86-64-v3",), "c": ("-march=x86-64",)}
+"""Values of TWOFILE_KERNELS to flags; the last -march counts."""
 COMPILERS = ("cc", "gcc", "clang")
 HINT = "install a C compiler: apt install gcc, dnf install gcc, or xcode-select --install; then: twofile doctor"
 _SECONDS = 600  # after which a compiler is taken to hang
@@ -53,7 +56,10 @@ def library_path() -> Path | None:
 def build(*extra: str, source: Path = SOURCE) -> Build:
     """Compile `source` with our flags, then those of `TWOFILE_CFLAGS`, then `extra` (such as `-mno-avx512f`)."""
     started = time.monotonic()
-    flags = (*FLAGS, *shlex.split(os.environ.get("TWOFILE_CFLAGS", "")), *extra)
+    kernels = os.environ.get("TWOFILE_KERNELS", "native")
+    if kernels not in KERNELS:
+        return Build(None, "", FLAGS, f"TWOFILE_KERNELS is {kernels!r}, not one of {', '.join(KERNELS)}", 0.0, False)
+    flags = (*FLAGS, *KERNELS[kernels], *shlex.split(os.environ.get("TWOFILE_CFLAGS", "")), *extra)
     command = _compiler()
     if not command:
         wanted = os.environ.get("TWOFILE_CC") or os.environ.get("CC") or " or ".join(COMPILERS)

@@ -26,7 +26,8 @@ class Engine:
 
     `backend` "c" runs the program `run.c`, compiled on first use; "numpy" the reference, some hundred times slower;
     "auto" the program, and where there is no compiler the reference, with a line on stderr that says so. `threads` 0
-    means one a core. Opening costs about the time to read the file. Raises NotFoundError, ParametersError or
+    means one a core. `repack` False: weights stay in the mapped file, whose pages the system can share and drop, and are
+    laid out anew in each pass, which is far slower. Opening costs about the time to read the file. Raises NotFoundError, ParametersError or
     EngineError.
     """
 
@@ -35,6 +36,7 @@ class Engine:
         path: str | Path | Parameters,
         threads: int = 0,
         backend: Literal["auto", "c", "numpy"] = "auto",
+        repack: bool = True,
     ) -> None:
         if backend not in ("auto", "c", "numpy"):
             raise ValueError(f'backend must be "auto", "c" or "numpy", not {backend!r}')
@@ -44,7 +46,7 @@ class Engine:
         self._backend: Backend | None = None
         if not self.path.is_file():
             raise NotFoundError(f"there is no parameters file at {self.path}", "twofile show NAME")
-        self._backend = _open(self.path, threads, backend)
+        self._backend = _open(self.path, threads, backend, repack)
 
     @property
     def backend(self) -> Backend:
@@ -130,7 +132,7 @@ class Engine:
         return f"Engine({str(self.path)!r}, {state})"
 
 
-def _open(path: Path, threads: int, backend: str) -> Backend:
+def _open(path: Path, threads: int, backend: str, repack: bool) -> Backend:
     """The program or the reference, with `path` open in it."""
     if backend != "numpy":
         try:
@@ -140,7 +142,7 @@ def _open(path: Path, threads: int, backend: str) -> Backend:
                 raise
             print(f"twofile: {error.message}; running in NumPy, far slower. To mend it, {error.hint}", file=sys.stderr)
         else:
-            return program.open(path, threads)
+            return program.open(path, threads, repack)
     from twofile.engine.reference import Reference
 
     return Reference(path)

@@ -22,7 +22,7 @@ from twofile.engine.build import HINT, build
 from twofile.engine.sampler import Sampling, new_seed
 from twofile.errors import EngineError, ParametersError
 
-INTERFACE = 1  # TF_INTERFACE of the run.c that this module mirrors
+INTERFACE = 2  # TF_INTERFACE of the run.c that this module mirrors
 _ERROR_SIZE = 512
 
 
@@ -32,6 +32,7 @@ class _Info(Structure):
         *((name, c_int32) for name in ("bos", "eos", "eot", "unk", "pad", "add_bos", "add_eos", "threads")),
         ("parameters", c_uint64),
         ("bytes", c_uint64),
+        ("token_bytes", c_uint64),
     ]
 
 
@@ -55,7 +56,7 @@ class _Sampling(Structure):
 _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "tf_interface": (c_int32, []),
     "tf_kernels": (c_char_p, []),
-    "tf_open": (c_void_p, [c_char_p, c_int32, c_char_p, c_int32]),
+    "tf_open": (c_void_p, [c_char_p, c_int32, c_int32, c_char_p, c_int32]),
     "tf_close": (None, [c_void_p]),
     "tf_describe": (None, [c_void_p, POINTER(_Info)]),
     "tf_text": (c_char_p, [c_void_p, c_char_p]),
@@ -63,6 +64,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "tf_detokenize": (c_int64, [c_void_p, c_void_p, c_int64, c_int32, c_int32, c_void_p, c_int64]),
     "tf_attribute": (c_int32, [c_void_p, c_int32]),
     "tf_ends": (c_int32, [c_void_p, c_int32]),
+    "tf_held": (c_int64, [c_void_p]),
     "tf_session_new": (c_void_p, [c_void_p, c_char_p, c_int32]),
     "tf_session_fork": (c_void_p, [c_void_p, c_char_p, c_int32]),
     "tf_session_free": (None, [c_void_p]),
@@ -110,10 +112,10 @@ class Library:
         """Which vector instructions it uses: "avx512", "avx2", "neon" or "c"."""
         return str(self._c.tf_kernels().decode())
 
-    def open(self, path: Path, threads: int = 0) -> Model:
+    def open(self, path: Path, threads: int = 0, repack: bool = True) -> Model:
         """Open a parameters file; `threads` 0 means one a core. Raises ParametersError with the program's words."""
         error = ctypes.create_string_buffer(_ERROR_SIZE)
-        pointer = self._c.tf_open(os.fsencode(path), threads, error, _ERROR_SIZE)
+        pointer = self._c.tf_open(os.fsencode(path), threads, repack, error, _ERROR_SIZE)
         if not pointer:
             raise ParametersError(_words(error), f"twofile show {path}")
         return Model(self, _Handle(pointer, self._c.tf_close))
@@ -185,6 +187,9 @@ class Model:
 
     def ends(self, token: int) -> bool:
         return bool(self._c.tf_ends(self._handle.pointer, token))
+
+    def held(self) -> int:
+        return int(self._c.tf_held(self._handle.pointer))
 
     def cache(self) -> CCache:
         error = ctypes.create_string_buffer(_ERROR_SIZE)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from weakref import ReferenceType, ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,15 +38,16 @@ ENDS = frozenset((
 class ReferenceCache:
     """Keys and values of one sequence: for each layer k_SKE and v_SKE."""
 
-    def __init__(self, layers: Sequence[tuple[Array, Array]]) -> None:
-        self.layers = list(layers)
+    def __init__(self, layers: Sequence[tuple[Array, Array]], live: set[ReferenceType[ReferenceCache]]) -> None:
+        self.layers, self._live = list(layers), live
+        live.add(ref(self, live.discard))
 
     @property
     def length(self) -> int:
         return len(self.layers[0][0])
 
     def fork(self) -> ReferenceCache:
-        return ReferenceCache(self.layers)
+        return ReferenceCache(self.layers, self._live)
 
     def rewind(self, length: int) -> None:
         self.layers = [(k_SKE[:length], v_SKE[:length]) for k_SKE, v_SKE in self.layers]
@@ -60,12 +62,14 @@ class Reference:
             self._metadata = dict(file.metadata)
             self._w = {name: file.read(name) for name in file.tensors}
         self._tokenizer = ReferenceTokenizer(self.vocabulary)
+        self._live: set[ReferenceType[ReferenceCache]] = set()
         h, v = self.hyper, self.vocabulary
         ids = {name: -1 if (i := getattr(v, name)) is None else i for name in ("bos", "eos", "eot", "unk", "pad")}
         self._info = Info(
             h.architecture, self.text("general.name") or "", "numpy", h.vocab_size, h.context_length, h.dim, h.n_layers,
             h.n_heads, h.n_kv_heads, h.head_dim, h.ffn_dim, **ids, add_bos=v.add_bos, add_eos=v.add_eos, threads=1,
             parameters=h.n_parameters, bytes=path.stat().st_size,
+            token_bytes=8 * h.n_layers * h.n_kv_heads * h.head_dim,
         )  # fmt: skip
         self._ends = {i for i in (v.eos, v.eot) if i is not None}
         self._ends |= {i for i, text in enumerate(v.tokens) if text in ENDS and v.types[i] == TokenType.CONTROL}
@@ -92,7 +96,12 @@ class Reference:
 
     def cache(self) -> ReferenceCache:
         empty_SKE = np.empty((0, self.hyper.n_kv_heads, self.hyper.head_dim), np.float32)
-        return ReferenceCache([(empty_SKE, empty_SKE)] * self.hyper.n_layers)
+        return ReferenceCache([(empty_SKE, empty_SKE)] * self.hyper.n_layers, self._live)
+
+    def held(self) -> int:
+        caches = [cache for live in tuple(self._live) if (cache := live()) is not None]
+        arrays = [a if a.base is None else a.base for cache in caches for layer in cache.layers for a in layer]
+        return sum({id(a): a.nbytes for a in arrays}.values())
 
     def picker(self, sampling: Sampling) -> Sampler:
         return Sampler(self.info.vocab, sampling)
