@@ -1072,7 +1072,7 @@ enum { LANES = 16, GROUP = 32, LINE = 64 };
 #define KERNELS "avx512"
 #define AVX512
 #define AVX2
-enum { WIDTH = 16, DECODE_PANELS = 1, BATCH_PANELS = 2, BATCH_TOKENS = 6, ATTEND_BLOCKS = 2, ATTEND_COLUMNS = 4, BIAS = 128 };
+enum { WIDTH = 16, DECODE_PANELS = 1, BATCH_PANELS = 2, BATCH_TOKENS = 8, ATTEND_BLOCKS = 2, ATTEND_COLUMNS = 4, BIAS = 128 };
 typedef float vec __attribute__((vector_size(64)));
 typedef int32_t ivec __attribute__((vector_size(64)));
 static inline vec splat(float x) { return (vec)_mm512_set1_ps(x); }
@@ -1462,8 +1462,9 @@ static __attribute__((noinline)) void deliver(const float *sums, const matrix *m
 }
 
 /* P panels by T tokens, all sums in registers: each weight is loaded once and multiplied T times.
+ * The first tile of these panels sends for the next ones, which come while these are multiplied.
  * Reads P panels and T rows of activations; 16 * P * T * columns multiply-adds, four (two for BF16) to an instruction and lane. */
-INLINE void tile(int type, int P, int T, const matrix *m, const uint8_t *panels, int row, const operand *x, int token, float *y, int y_stride, int mode) {
+INLINE void tile(int type, int P, int T, const matrix *m, const uint8_t *panels, int row, const operand *x, int token, bool first, float *y, int y_stride, int mode) {
     vec sum[BATCH_PANELS][BATCH_TOKENS][PARTS];
     const uint8_t *at[BATCH_PANELS];
     const int K = m->columns;
@@ -1503,6 +1504,7 @@ INLINE void tile(int type, int P, int T, const matrix *m, const uint8_t *panels,
         UNROLL for (int p = 0; p < P; p++) {
             const uint8_t *front = at[p] + (size_t)(g / stretch) * (size_t)codes_at(type, stretch), *scales = front + scale_at(type, j);
             words[p] = front + codes_at(type, 0) + j * code_bytes(type);
+            if (T > 1 && first) UNROLL for (int i = 0; i < FORM[type].words; i++) __builtin_prefetch(words[p] + (size_t)P * m->panel_bytes + LINE * i, 0, 2);
             UNROLL for (int v = 0; v < PARTS; v++) {
                 if (!FORM[type].shared) { scale[p][0][v] = scale[p][1][v] = from_f16(scales + 2 * WIDTH * v); continue; }
                 const vec d = from_f16(front + 2 * WIDTH * v), second = from_i8(scales + LANES + WIDTH * v);
@@ -1547,7 +1549,7 @@ INLINE void multiply_as(int type, const matrix *m, const uint8_t *panels, int ro
         const uint8_t *from = panels + (size_t)panel * m->panel_bytes;
         for (int i = 0, t = 0, T; i < tiles; i++, t += T) {
             T = (n - t) / (tiles - i);
-#define TILE(P, T) tile(type, P, T, m, from, row + panel * LANES, x, t, y + panel * LANES, y_stride, mode)
+#define TILE(P, T) tile(type, P, T, m, from, row + panel * LANES, x, t, i == 0, y + panel * LANES, y_stride, mode)
 #define TILES(T) if (step == 1) TILE(1, T); else TILE(BATCH_PANELS, T); break;
             switch (T) {
                 case 1: TILES(1)
@@ -1559,6 +1561,8 @@ INLINE void multiply_as(int type, const matrix *m, const uint8_t *panels, int ro
                 case 4: TILES(4)
                 case 5: TILES(5)
                 case 6: TILES(6)
+                case 7: TILES(7)
+                case 8: TILES(8)
 #endif
             }
         }

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from twofile.engine.backend import Info, Step
 from twofile.engine.engine import Engine
-from twofile.engine.generate import Piece, generate
+from twofile.engine.generate import Generation, Piece, generate
 from twofile.engine.sampler import Sampler, Sampling
 from twofile.engine.session import Session
 from twofile.errors import ContextError
@@ -169,6 +169,56 @@ def test_what_makes_no_sense_is_refused_at_once() -> None:
     for logprobs in (-1, 3):
         with pytest.raises(ValueError, match="logprobs"):
             generate(session, [0], logprobs=logprobs)
+
+
+def test_a_generation_needs_no_session() -> None:
+    script = Script([b"a", b" EN", b"D", b"b"], context=6)
+    logits_V = np.zeros(5, np.float32)
+
+    def picked(generation: Generation, *tokens: int) -> list[Piece]:
+        pieces = []
+        for token in tokens:
+            generation.prepare()
+            logits_V[:] = 0
+            logits_V[token] = 1
+            pieces.append(generation.pick(logits_V))
+        return pieces
+
+    generation = Generation(script, [1, 2, 3], GREEDY, stop=("END",))
+    assert generation.left == 4  # three that fit, and one that need not be read
+    pieces = picked(generation, 2, 1, 2, 4)
+    assert shown(pieces) == [" ", "ENa", " ", "ENb"]
+    assert [piece.finish for piece in pieces] == [None, None, None, "length"]
+    assert picked(Generation(script, [1], GREEDY, stop=("END",)), 2, 3)[-1] == Piece(3, "", finish="stop")
+    assert picked(Generation(script, [1] * 6, GREEDY), 1) == [Piece(1, "a", finish="length")]
+    assert picked(Generation(script, [1], GREEDY, 2), 1, 0)[-1].finish == "end"
+    assert generation.certain() == []
+    assert Generation(script, [1], GREEDY).possible([1, 2, 0, 3]) == [1, 2]
+    assert script.read == []
+    with pytest.raises(ValueError, match="nothing to go on from"):
+        Generation(script, [], GREEDY)
+    with pytest.raises(ValueError, match="logit_bias"):
+        generate(Session(script), [1], Sampling(logit_bias={5: 1.0}))
+
+
+def test_two_at_once_are_as_each_alone(open_engine: Callable[..., Engine], backend: str) -> None:
+    """One pass for both, as a scheduler makes them."""
+    if backend == "numpy":
+        pytest.skip("a batch has the bits of its parts in the program alone")
+    engine = open_engine()
+    prompts = engine.tokenize("Once upon a time"), engine.tokenize("a little")
+    samplings = Sampling(seed=1, presence=1.0), Sampling(seed=2, temperature=1.5)
+    sessions = [engine.session() for _ in prompts]
+    generations = [Generation(engine.backend, p, s, 20) for p, s in zip(prompts, samplings, strict=True)]
+    pieces: list[list[Piece]] = [[], []]
+    read: list[list[int]] = list(prompts)
+    while live := [i for i in (0, 1) if not pieces[i] or not pieces[i][-1].finish]:
+        rows_RV = engine.evaluate([(sessions[i], read[i], "last") for i in live])
+        for i, logits_V in zip(live, rows_RV, strict=True):
+            pieces[i].append(generations[i].pick(logits_V))
+            read[i] = [pieces[i][-1].token]
+    for i in (0, 1):
+        assert pieces[i] == list(generate(engine.session(), prompts[i], samplings[i], 20))
 
 
 def test_a_text_that_begins_here_has_no_space_in_front() -> None:

@@ -126,3 +126,24 @@ def test_closing(open_engine: Callable[..., Engine]) -> None:
         with pytest.raises(EngineError, match="the session is closed"):
             use()
     assert "closed" in repr(session)
+
+
+def test_an_interrupt_leaves_the_session_as_it_was(
+    open_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python hears of it when the pass is over, and the cache holds tokens that the session does not know of."""
+    engine = open_engine()
+    session = engine.session()
+    session.append([1, 2, 3])
+    evaluate = type(engine.backend).evaluate
+
+    def interrupted(self: object, steps: object) -> None:
+        evaluate(self, steps)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(engine.backend), "evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            session.append([4, 5])
+    fresh = engine.session()
+    assert np.allclose(session.append([6]), fresh.append([1, 2, 3, 6]), atol=1e-5)

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from twofile.cli.console import note, standard_input, stream
-from twofile.cli.options import engine_options, open_engine, sampling_options
+from twofile.cli.options import draft_option, engine_options, open_draft, open_engine, sampling_options
 from twofile.cli.run import speed
 from twofile.errors import ContextError, TwofileError
 
 if TYPE_CHECKING:
+    from twofile.engine.draft import Draft
     from twofile.engine.generate import Piece
 
 HELP = """\
@@ -36,9 +37,17 @@ Ctrl-C stops a reply. With a base model an empty line goes on with the text."""
 class Conversation:
     """What was said so far, and a session that has read it. `template` is None for a base model."""
 
-    def __init__(self, engine: Any, template: Any, sampling: Any, max_tokens: int | None, system: str | None) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        template: Any,
+        sampling: Any,
+        max_tokens: int | None,
+        system: str | None,
+        draft: Draft | None = None,
+    ) -> None:
         self.engine, self.template, self.sampling, self.max_tokens = engine, template, sampling, max_tokens
-        self.system = system
+        self.system, self.draft = system, draft
         self.session = engine.session()
         self.messages: list[dict[str, str]] = []
         self.text = ""  # of a base model
@@ -70,7 +79,7 @@ class Conversation:
                 raise ContextError(f"{len(tokens)} tokens leave no room for a reply")
             kept = self.session.keep_common(tokens)
             self.read = len(tokens) - kept
-            pieces = generate(self.session, tokens[kept:], self.sampling, self.max_tokens)
+            pieces = generate(self.session, tokens[kept:], self.sampling, self.max_tokens, draft=self.draft)
         except TwofileError:
             self.messages, self.text, self.ended = before
             raise
@@ -101,8 +110,11 @@ class Conversation:
 @click.option("-n", "--tokens", type=click.IntRange(1), help="At most so many tokens a reply.")
 @sampling_options
 @click.option("--system", help="Instructions for a chat model.")
+@draft_option
 @engine_options
-def chat_command(name: str, tokens: int | None, sampling: Any, system: str | None, threads: int, backend: str) -> None:
+def chat_command(
+    name: str, tokens: int | None, sampling: Any, system: str | None, draft: str | None, threads: int, backend: str
+) -> None:
     """Talk with the model NAME (the bundled one if none is named).
 
     A model with a chat template answers; a base model continues your text. With no terminal on stdin, each line
@@ -110,12 +122,12 @@ def chat_command(name: str, tokens: int | None, sampling: Any, system: str | Non
     """
     from twofile.engine.template import ChatTemplate
 
-    with open_engine(name, threads, backend) as engine:
+    with open_engine(name, threads, backend) as engine, open_draft(draft, engine, threads, backend) as guesser:
         found = ChatTemplate.of(engine)
         template = found if found.source is not None else None
         if template is None and system is not None:
             raise click.UsageError(f"{name} has no chat template, so it takes no --system")
-        conversation = Conversation(engine, template, sampling, tokens, system)
+        conversation = Conversation(engine, template, sampling, tokens, system, guesser)
         kind = "type a message" if template else "this is a base model: it continues your text"
         note(f"{name}: {kind}. /help lists the commands.")
         for line in _lines():

@@ -1,9 +1,9 @@
-"""Options that several commands have: which model on how many threads, and how to choose tokens."""
+"""Options that several commands have: which model on how many threads, how to choose tokens, what text to allow."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +14,8 @@ from twofile.cli.console import progress
 from twofile.errors import TwofileError
 
 if TYPE_CHECKING:
+    from twofile.engine.constraint import Constraint
+    from twofile.engine.draft import Draft
     from twofile.engine.engine import Engine
 
 _LARGE = 200_000_000  # bytes that are read in about a tenth of a second
@@ -58,6 +60,71 @@ def engine_options(command: Function) -> Function:
     backends = click.Choice(["auto", "c", "numpy"])
     command = click.option("--backend", type=backends, default="auto", help="The program, or NumPy (slow).")(command)
     return click.option("--threads", type=click.IntRange(0, 1024), default=0, help="0: one a core.")(command)
+
+
+def form_options(command: Function) -> Function:
+    """Adds --json-schema, --regex and --grammar, and gives the command as `constrain` what makes their constraint."""
+
+    @wraps(command)
+    def with_form(*args: Any, json_schema: str | None, regex: str | None, grammar: str | None, **values: Any) -> Any:
+        given = {"json_schema": json_schema, "regex": regex, "grammar": grammar}
+        forms = [(name, text) for name, text in given.items() if text is not None]
+        if len(forms) > 1:
+            raise click.UsageError("--json-schema, --regex and --grammar exclude one another")
+
+        def constrain(engine: Engine) -> Constraint | None:
+            if not forms:
+                return None
+            from twofile.engine.constraint import Constraint
+
+            ((name, text),) = forms
+            try:
+                made: Constraint = getattr(Constraint, name)(engine, text)
+            except ValueError as error:
+                raise click.UsageError(str(error)) from None
+            return made
+
+        return command(*args, constrain=constrain, **values)
+
+    decorated: Any = with_form
+    file = _Text(exists=True, dir_okay=False)
+    decorated = click.option("--grammar", type=file, metavar="FILE", help="Only text of this Lark grammar.")(decorated)
+    decorated = click.option("--regex", metavar="PATTERN", help="Only text that matches this.")(decorated)
+    result: Function = click.option(
+        "--json-schema", type=file, metavar="FILE", help="Only JSON of this JSON Schema. {}: any JSON."
+    )(decorated)
+    return result
+
+
+class _Text(click.Path):
+    """A file's path that becomes its text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        path = str(super().convert(value, param, ctx))
+        try:
+            return Path(path).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            self.fail(f"{path} cannot be read: {error}", param, ctx)
+
+
+draft_option = click.option(
+    "--draft", metavar="lookup|MODEL", help="Faster, same text: guess from the text so far, or by a smaller model."
+)
+
+
+@contextmanager
+def open_draft(name: str | None, engine: Engine, threads: int, backend: Any) -> Iterator[Draft | None]:
+    """What --draft asks for."""
+    if name is None:
+        yield None
+        return
+    from twofile.engine.draft import DraftModel, PromptLookup
+
+    if name == "lookup":
+        yield PromptLookup()
+    else:
+        with open_engine(name, threads, backend) as smaller:
+            yield DraftModel(smaller, engine)
 
 
 def sampling_options(command: Function) -> Function:

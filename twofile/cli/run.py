@@ -9,7 +9,14 @@ from typing import Any
 import click
 
 from twofile.cli.console import note, standard_input, stream
-from twofile.cli.options import engine_options, open_engine, sampling_options
+from twofile.cli.options import (
+    draft_option,
+    engine_options,
+    form_options,
+    open_draft,
+    open_engine,
+    sampling_options,
+)
 
 
 @click.command("run")
@@ -24,6 +31,8 @@ from twofile.cli.options import engine_options, open_engine, sampling_options
 )
 @click.option("--system", help="Instructions for a chat model.")
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is, also with a chat model.")
+@form_options
+@draft_option
 @engine_options
 def run_command(
     name: str,
@@ -35,6 +44,8 @@ def run_command(
     logprobs: int | None,
     system: str | None,
     raw: bool,
+    constrain: Any,
+    draft: str | None,
     threads: int,
     backend: str,
 ) -> None:
@@ -64,10 +75,11 @@ def run_command(
         else:
             messages = [{"role": "system", "content": system}] if system is not None else []
             ids = template.render([*messages, {"role": "user", "content": given}], add_generation_prompt=True)
+        constraint = constrain(engine)
         started = time.perf_counter()
         first = count = 0.0
-        with engine.session() as session:
-            for piece in generate(session, ids, sampling, tokens, stop, logprobs):
+        with open_draft(draft, engine, threads, backend) as guesser, engine.session() as session:
+            for piece in generate(session, ids, sampling, tokens, stop, logprobs, constraint, guesser):
                 count += 1
                 first = first or time.perf_counter()
                 if logprobs is None:

@@ -26,9 +26,9 @@ class Engine:
 
     `backend` "c" runs the program `run.c`, compiled on first use; "numpy" the reference, some hundred times slower;
     "auto" the program, and where there is no compiler the reference, with a line on stderr that says so. `threads` 0
-    means one a core. `repack` False: weights stay in the mapped file, whose pages the system can share and drop, and are
-    laid out anew in each pass, which is far slower. Opening costs about the time to read the file. Raises NotFoundError, ParametersError or
-    EngineError.
+    means one a core. `repack` False: weights stay in the mapped file, whose pages the system can share and drop, and
+    are laid out anew in each pass, which is far slower. Opening costs about the time to read the file. Raises
+    NotFoundError, ParametersError or EngineError.
     """
 
     def __init__(

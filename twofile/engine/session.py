@@ -130,7 +130,12 @@ def evaluate(backend: Backend, steps: Sequence[tuple[Session, Sequence[int], Wan
                     "shorten the text, or use a model with a longer context",
                 )
             raw.append((session._open(), wide.astype(np.int32), _WANTS[want]))
-        logits_RV = backend.evaluate(raw)
+        try:
+            logits_RV = backend.evaluate(raw)
+        except KeyboardInterrupt:  # it comes when the pass is over and the caches are ahead of us
+            for (session, _, _), (cache, _, _) in zip(steps, raw, strict=True):
+                cache.rewind(len(session))
+            raise
         for (session, _, _), (_, ids, _) in zip(steps, raw, strict=True):
             session._tokens.extend(ids.tolist())
         return logits_RV
