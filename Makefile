@@ -1,7 +1,7 @@
 # make run     install the core into .venv and chat with the bundled model
 # make test    install everything the tests need and run them
 # make lint    style, types, import order, and the C compiler's warnings
-# make bench   decode and prefill speed, against llama.cpp where llama-cpp-python is installed
+# make bench   speeds, beside the limits of this machine and llama.cpp where llama-cpp-python is installed
 # make sanitize   the C tests under the address, undefined-behaviour and thread sanitizers
 
 PYTHON ?= python3
@@ -23,10 +23,12 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@for cc in gcc clang; do if command -v $$cc >/dev/null; then for flags in "" "-march=native"; do for as in "" "-fPIC -DTF_LIBRARY"; do \
-		echo "$$cc $(WARNINGS) $$flags $$as twofile/run.c"; \
-		$$cc $(WARNINGS) $$flags $$as -c twofile/run.c -o /dev/null || exit 1; \
-	done; done; fi; done
+	@for cc in gcc clang; do if command -v $$cc >/dev/null; then for flags in "" "-march=native"; do \
+		for file in "twofile/run.c" "-fPIC -DTF_LIBRARY twofile/run.c" "twofile/evaluate/limits.c"; do \
+			echo "$$cc $(WARNINGS) $$flags $$file"; \
+			$$cc $(WARNINGS) $$flags -c $$file -o /dev/null || exit 1; \
+		done; \
+	done; fi; done
 
 bench: $(VENV)/core.stamp
 	$(BIN)/python bench/speed.py

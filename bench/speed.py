@@ -1,121 +1,82 @@
-"""Decode and prefill speed of a parameters file, and of llama.cpp on the same file in the same run.
+"""The speed of this program, and of llama.cpp on the same files in the same minutes, beside the machine's own limits.
 
-    make bench                                # the bundled model
-    .venv/bin/python bench/speed.py FILE      # another one
+    make bench                                           # bundled, 15M and 110M in Q8_0 and Q4_0: some four minutes
+    .venv/bin/python bench/speed.py --all                # also 1.1B, Q4_K_M and BF16: about an hour, 5 GB of files
+    .venv/bin/python bench/speed.py --shape 15M --type BF16 --transformers
+    .venv/bin/python bench/speed.py FILE...
 
-Rounds of the two are interleaved, so that both meet the same minutes of the machine; the figures are medians over the
-rounds, with the lowest and highest beside them, and the ratio is the figure to quote. llama.cpp is measured where
-llama-cpp-python is installed; for its best case build it here, for this processor and without OpenMP:
-
-    CMAKE_ARGS="-DGGML_NATIVE=ON -DGGML_OPENMP=OFF" pip install --no-binary llama-cpp-python 'twofile[bench]'
+What is timed is said in twofile/evaluate/speed.py, the files in shapes.py, the peers in peers.py. A ratio is ours to
+theirs, round by round. Everything is written to .work/bench/RESULTS.json. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
+import json
+import os
+from contextlib import ExitStack, closing
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from peers import LlamaCpp, Transformers
+from shapes import FOLDER, SHAPES, TYPES, shape_file
 
-from twofile import Engine, resolve
+from twofile.cli.bench import describe, limits
+from twofile.evaluate.speed import Ours, Runner, environment, measure
+from twofile.params.names import resolve
 
-Round = Callable[[], tuple[float, float]]  # seconds of the prefill, seconds of the decoding
-
-
-def ours(path: Path, threads: int, prompt: list[int], steps: int) -> tuple[str, Round]:
-    engine = Engine(path, threads=threads)
-
-    def once() -> tuple[float, float]:
-        with engine.session() as session:
-            start = time.perf_counter()
-            token = int(session.append(prompt)[0].argmax())
-            middle = time.perf_counter()
-            for _ in range(steps):
-                token = int(session.append([token])[0].argmax())
-            return middle - start, time.perf_counter() - middle
-
-    return f"twofile ({engine.info.kernels}, {engine.info.threads} threads)", once
+HOW = """llama.cpp is not measured: there is no llama-cpp-python. To build its best case for this processor:
+  export CMAKE_ARGS="-DGGML_NATIVE=ON -DGGML_OPENMP=OFF"
+  .venv/bin/pip install --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"""
 
 
-def theirs(path: Path, threads: int, prompt: list[int], steps: int) -> tuple[str, Round]:
-    """llama.cpp by its C functions, so that none of the wrapper's Python is counted against it."""
-    import llama_cpp
-
-    llama = llama_cpp.Llama(
-        str(path),
-        n_ctx=len(prompt) + steps,
-        n_batch=len(prompt),
-        n_ubatch=len(prompt),
-        n_threads=threads,
-        n_threads_batch=threads,
-        verbose=False,
-    )
-    vocab = llama.n_vocab()
-
-    def next_of(tokens: list[int]) -> int:
-        context = llama._ctx.ctx  # from `llama`, which frees it when the last reference goes
-        array = (llama_cpp.llama_token * len(tokens))(*tokens)
-        if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(array, len(tokens))):
-            raise RuntimeError("llama_decode failed")
-        logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, -1), shape=(vocab,))
-        return int(logits.argmax())
-
-    def once() -> tuple[float, float]:
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(llama._ctx.ctx), True)
-        start = time.perf_counter()
-        token = next_of(prompt)
-        middle = time.perf_counter()
-        for _ in range(steps):
-            token = next_of([token])
-        return middle - start, time.perf_counter() - middle
-
-    return f"llama.cpp (llama-cpp-python {llama_cpp.__version__}, {threads} threads)", once
+def files(given: argparse.Namespace) -> list[Path]:
+    """The files that the command line asks for, written where they are not there."""
+    if given.names:
+        return [resolve(name) for name in given.names]
+    shapes = given.shape or (list(SHAPES) if given.all else ["15M", "110M"])
+    types = given.type or (list(TYPES) if given.all or given.shape else ["Q8_0", "Q4_0"])
+    bundled = [] if given.shape or given.type else [resolve("stories")]
+    return bundled + [shape_file(shape, type) for shape in shapes for type in types]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="?", default="stories")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--prompt", type=int, default=256, help="tokens read at once")
-    parser.add_argument("--steps", type=int, default=128, help="tokens decoded one by one")
+    parser.add_argument("names", nargs="*", help="models to measure, instead of the random ones")
+    parser.add_argument("--all", action="store_true", help="every shape in every type")
+    parser.add_argument("--shape", action="append", choices=list(SHAPES))
+    parser.add_argument("--type", action="append", choices=TYPES)
     parser.add_argument("--threads", type=int, default=0, help="0: one a core")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.3, help="for each figure in a round, at least")
+    parser.add_argument("--transformers", action="store_true", help="beside ours also transformers, in bf16")
+    parser.add_argument("--json", type=Path, default=FOLDER / "RESULTS.json")
     given = parser.parse_args()
 
-    path = resolve(given.name)
-    with Engine(path, threads=given.threads) as engine:
-        threads = engine.info.threads
-        n_prompt = min(given.prompt, engine.context_length // 2)
-        n_steps = min(given.steps, engine.context_length - n_prompt)
-        prompt = np.random.default_rng(0).integers(0, engine.vocab_size, n_prompt).tolist()
-        print(f"{path.name}: {engine.info.parameters / 1e6:.2f}M parameters, {engine.info.bytes / 1e6:.2f} MB")
-    runners = [ours(path, threads, prompt, n_steps)]
-    try:
-        runners.append(theirs(path, threads, prompt, n_steps))
-    except ImportError:
-        print("llama.cpp is not measured: pip install 'twofile[bench]'")
-    times: list[list[tuple[float, float]]] = [[] for _ in runners]
-    for number in range(given.rounds + 1):
-        for (_, once), list_of in zip(runners, times, strict=True):
-            seconds = once()
-            if number:  # the first round warms up
-                list_of.append(seconds)
-
-    medians: list[tuple[float, float]] = []
-    for (label, _), rounds in zip(runners, times, strict=True):
-        print(label)
-        figures = []
-        for what, count, column in ((f"prefill {n_prompt}", n_prompt, 0), (f"decode {n_steps}", n_steps, 1)):
-            rates = sorted(count / seconds[column] for seconds in rounds)
-            figures.append(statistics.median(rates))
-            spread = f"{rates[0]:,.0f} to {rates[-1]:,.0f}, {len(rates)} rounds"
-            print(f"  {what:12} {figures[-1]:10,.0f} tokens/s   ({spread})")
-        medians.append((figures[0], figures[1]))
-    if len(medians) == 2:
-        (prefill, decode), (their_prefill, their_decode) = medians
-        print(f"ratio to llama.cpp: prefill {prefill / their_prefill:.2f}, decode {decode / their_decode:.2f}")
+    threads = Ours(resolve("stories"), given.threads).threads
+    machine = limits(threads)
+    found: dict[str, Any] = {**environment(threads), "reports": []}
+    print(f"{found['processor']}, {threads} threads, {given.rounds} rounds; load {os.getloadavg()[0]:.1f}")
+    installed = find_spec("llama_cpp") is not None
+    if not installed:
+        print(HOW)
+    for path in files(given):
+        with ExitStack() as opened:
+            runners: list[Runner] = [Ours(path, threads)]
+            if installed:
+                llama = opened.enter_context(closing(LlamaCpp(path, threads)))
+                runners.append(llama)
+                found["llama.cpp"] = llama.system()
+            if given.transformers:
+                runners.append(Transformers(path, threads))
+            report = measure(path, runners, machine, rounds=given.rounds, seconds=given.seconds)
+        del runners  # and the memory with them
+        print(f"\n{describe(report, machine)}", flush=True)
+        found["reports"].append(report.to_json())
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"\nwritten to {given.json}")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ class Conversation:
 @draft_option
 @engine_options
 def chat_command(
-    name: str, tokens: int | None, sampling: Any, system: str | None, draft: str | None, threads: int, backend: str
+    name: str, tokens: int | None, sampling: Any, system: str | None, draft: str | None, how: dict[str, Any]
 ) -> None:
     """Talk with the model NAME (the bundled one if none is named).
 
@@ -122,7 +122,7 @@ def chat_command(
     """
     from twofile.engine.template import ChatTemplate
 
-    with open_engine(name, threads, backend) as engine, open_draft(draft, engine, threads, backend) as guesser:
+    with open_engine(name, how) as engine, open_draft(draft, engine, how) as guesser:
         found = ChatTemplate.of(engine)
         template = found if found.source is not None else None
         if template is None and system is not None:

@@ -26,6 +26,7 @@ COMMANDS = {
     "import": ("twofile.cli.convert", "Make a parameters file of a Hugging Face folder or a llama2.c checkpoint."),
     "export": ("twofile.cli.convert", "Make a Hugging Face folder of a parameters file."),
     "pull": ("twofile.cli.models", "Download a parameters file from a hub."),
+    "bench": ("twofile.cli.bench", "Measure how fast a model runs here."),
     "doctor": ("twofile.cli.doctor", "Check this machine: compiler, processor, memory, folders."),
 }
 """Name of a command to its module, where it is called `<name>_command`, and to its short help."""

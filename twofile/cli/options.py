@@ -33,13 +33,13 @@ def find(name: str) -> Path:
         return resolve(name, report)
 
 
-def open_engine(name: str, threads: int, backend: Any) -> Engine:
-    """The engine of a model's name; a bar where opening takes its time."""
+def open_engine(name: str, how: dict[str, Any]) -> Engine:
+    """The engine of a model's name, as `engine_options` say; a bar where opening takes its time."""
     from twofile.engine.engine import Engine
 
     path = find(name)
     with progress(f"opening {name}") if path.stat().st_size > _LARGE else nullcontext():
-        return Engine(path, threads=threads, backend=backend)
+        return Engine(path, **how)
 
 
 def output(name: str, force: bool) -> Path:
@@ -56,10 +56,23 @@ force_option = click.option("--force", is_flag=True, help="Replace what is there
 
 
 def engine_options(command: Function) -> Function:
-    """Adds --threads and --backend."""
+    """Adds --threads, --backend and --no-repack, and gives the command as `how` what they say to `Engine`."""
+
+    @wraps(command)
+    def with_engine(*args: Any, threads: int, backend: str, no_repack: bool, **values: Any) -> Any:
+        return command(*args, how={"threads": threads, "backend": backend, "repack": not no_repack}, **values)
+
+    decorated: Any = with_engine
+    decorated = click.option(
+        "--no-repack", is_flag=True, help="Leave the weights in the mapped file: less memory, far slower."
+    )(decorated)
     backends = click.Choice(["auto", "c", "numpy"])
-    command = click.option("--backend", type=backends, default="auto", help="The program, or NumPy (slow).")(command)
-    return click.option("--threads", type=click.IntRange(0, 1024), default=0, help="0: one a core.")(command)
+    decorated = click.option("--backend", type=backends, default="auto", help="The program, or NumPy (slow).")(
+        decorated
+    )
+    threads = click.IntRange(0, 1024)
+    result: Function = click.option("--threads", type=threads, default=0, help="0: one a core.")(decorated)
+    return result
 
 
 def form_options(command: Function) -> Function:
@@ -113,7 +126,7 @@ draft_option = click.option(
 
 
 @contextmanager
-def open_draft(name: str | None, engine: Engine, threads: int, backend: Any) -> Iterator[Draft | None]:
+def open_draft(name: str | None, engine: Engine, how: dict[str, Any]) -> Iterator[Draft | None]:
     """What --draft asks for."""
     if name is None:
         yield None
@@ -123,7 +136,7 @@ def open_draft(name: str | None, engine: Engine, threads: int, backend: Any) -> 
     if name == "lookup":
         yield PromptLookup()
     else:
-        with open_engine(name, threads, backend) as smaller:
+        with open_engine(name, how) as smaller:
             yield DraftModel(smaller, engine)
 
 

@@ -46,8 +46,7 @@ def run_command(
     raw: bool,
     constrain: Any,
     draft: str | None,
-    threads: int,
-    backend: str,
+    how: dict[str, Any],
 ) -> None:
     """Complete one prompt with the model NAME and print the text.
 
@@ -64,7 +63,7 @@ def run_command(
     from twofile.engine.generate import generate
     from twofile.engine.template import ChatTemplate
 
-    with open_engine(name, threads, backend) as engine:
+    with open_engine(name, how) as engine:
         template = ChatTemplate.of(engine)
         if raw or template.source is None:
             if system is not None:
@@ -78,7 +77,7 @@ def run_command(
         constraint = constrain(engine)
         started = time.perf_counter()
         first = count = 0.0
-        with open_draft(draft, engine, threads, backend) as guesser, engine.session() as session:
+        with open_draft(draft, engine, how) as guesser, engine.session() as session:
             for piece in generate(session, ids, sampling, tokens, stop, logprobs, constraint, guesser):
                 count += 1
                 first = first or time.perf_counter()
