@@ -1230,51 +1230,61 @@ static size_t panel_bytes(int type, int columns) {
     return (size_t)(groups / stretch) * (size_t)codes_at(type, stretch) + (left ? (size_t)codes_at(type, left) : 0);
 }
 
-typedef struct {                /* 32 columns of one row; Q8_0: the codes are signed bytes */
-    uint8_t code[GROUP];
+typedef struct {                /* 32 columns of one row, their codes as a lane of a panel has them */
+    uint32_t words[8];
     uint16_t d, dmin;
     int8_t scale[2], minimum;   /* 1, 1, 0 where the type has none */
 } group;
 
-/* Codes and scales of columns 32 g to 32 g + 31 of a row, from the block layouts of ggml. */
-static void read_group(int type, const uint8_t *row, int g, group *out) {
+INLINE uint32_t word_at(const uint8_t *at) { uint32_t word; memcpy(&word, at, 4); return word; }
+
+/* Columns 32 g to 32 g + 31 of a row, from the block layouts of ggml. */
+INLINE void read_group(int type, const uint8_t *row, int g, group *out) {
     out->dmin = 0;
     out->minimum = 0;
     out->scale[0] = out->scale[1] = 1;
-    if (type == Q8_0) {
-        const uint8_t *block = row + (size_t)g * 34;                    /* f16 scale, 32 signed bytes */
+    if (type == Q8_0 || type == Q4_0) {                                 /* f16 scale; 32 signed bytes, or 16 of low nibbles, then high */
+        const uint8_t *block = row + (size_t)g * TYPE[type].bytes;
         memcpy(&out->d, block, 2);
-        memcpy(out->code, block + 2, GROUP);
-    } else if (type == Q4_0) {
-        const uint8_t *block = row + (size_t)g * 18;                    /* f16 scale, 16 bytes: low nibbles, then high */
-        memcpy(&out->d, block, 2);
-        for (int i = 0; i < 16; i++) { out->code[i] = block[2 + i] & 15; out->code[16 + i] = block[2 + i] >> 4; }
-    } else if (type == Q4_K || type == Q5_K) {
-        const uint8_t *block = row + (size_t)(g / 8) * TYPE[type].bytes;/* f16 d, f16 dmin, 12 bytes of 6-bit scales and minima, */
-        const uint8_t *packed = block + 4, *high = block + 16;          /* Q5_K: 32 bytes of fifth bits; 128 bytes of nibbles */
-        const uint8_t *nibbles = block + (type == Q5_K ? 48 : 16) + g % 8 / 2 * 32;
-        const int j = g % 8;
+        memcpy(out->words, block + 2, type == Q8_0 ? 32 : 16);
+        return;
+    }
+    const uint8_t *block = row + (size_t)(g / 8) * TYPE[type].bytes, *nibbles, *high;
+    const int j = g % 8, half = j / 4, quarter = j % 4;
+    int shift;
+    memset(out->words, 0, sizeof out->words);
+    if (type == Q6_K) {                                                 /* 128 bytes of nibbles, 64 of high bits, 16 scales, f16 d: */
+        nibbles = block + half * 64 + quarter % 2 * 32;                 /* for each half of 256 columns 64, 32 and 8 of them */
+        high = block + 128 + half * 32;
+        shift = quarter < 2 ? 0 : 4;
+        memcpy(&out->d, block + 208, 2);
+        memcpy(out->scale, block + 192 + 2 * j, 2);
+        for (int c = 0; c < 32; c += 4) out->words[4 + c / 16] |= (word_at(high + c) >> 2 * quarter & 0x03030303) << (c % 16 / 2);
+    } else {                                                            /* f16 d, f16 dmin, 12 bytes of 6-bit scales and minima, */
+        const uint8_t *packed = block + 4;                              /* Q5_K: 32 bytes of fifth bits; 128 bytes of nibbles */
+        nibbles = block + (type == Q5_K ? 48 : 16) + j / 2 * 32;
+        high = block + 16;
+        shift = j % 2 * 4;
         memcpy(&out->d, block, 2);
         memcpy(&out->dmin, block + 2, 2);
-        out->scale[0] = (int8_t)(j < 4 ? packed[j] & 63 : (packed[j + 4] & 15) | packed[j - 4] >> 6 << 4);
+        out->scale[0] = out->scale[1] = (int8_t)(j < 4 ? packed[j] & 63 : (packed[j + 4] & 15) | packed[j - 4] >> 6 << 4);
         out->minimum = (int8_t)(j < 4 ? packed[j + 4] & 63 : packed[j + 4] >> 4 | packed[j] >> 6 << 4);
-        out->scale[1] = out->scale[0];
-        for (int i = 0; i < GROUP; i++) {
-            out->code[i] = j % 2 ? nibbles[i] >> 4 : nibbles[i] & 15;
-            if (type == Q5_K) out->code[i] |= (uint8_t)((high[i] >> j & 1) << 4);
-        }
-    } else {                                                            /* Q6_K: 128 bytes of nibbles, 64 of high bits, 16 scales, f16 d */
-        const uint8_t *block = row + (size_t)(g / 8) * 210;
-        const int half = g % 8 / 4, quarter = g % 4;                    /* halves of 128 columns: nibbles 64 bytes, high bits 32 bytes */
-        const uint8_t *nibbles = block + half * 64 + quarter % 2 * 32, *high = block + 128 + half * 32;
-        memcpy(&out->d, block + 208, 2);
-        memcpy(out->scale, block + 192 + half * 8 + quarter * 2, 2);
-        for (int i = 0; i < GROUP; i++)
-            out->code[i] = (uint8_t)((quarter < 2 ? nibbles[i] & 15 : nibbles[i] >> 4) | (high[i] >> 2 * quarter & 3) << 4);
+        for (int c = 0; c < 32 && type == Q5_K; c += 4) out->words[4] |= (word_at(high + c) >> j & 0x01010101) << c / 4;
     }
+    for (int w = 0; w < 4; w++)
+        out->words[w] = (word_at(nibbles + 4 * w) >> shift & 0x0f0f0f0f) | (word_at(nibbles + 16 + 4 * w) >> shift & 0x0f0f0f0f) << 4;
 }
 
-INLINE int code_offset(int type) { return type == Q4_0 ? 8 : type == Q6_K ? 32 : 0; }   /* Q8_0 as the file has it */
+INLINE int code_offset(int type) { return type == Q4_0 ? 8 : type == Q6_K ? 32 : 0; }
+
+static int code_at(int type, const group *it, int c) {
+    const int byte = 8 * (c % 4), word = c % 16 / 4;
+    if (type == Q8_0) return (int8_t)(it->words[c / 4] >> byte);
+    int code = it->words[word] >> (byte + c / 16 * 4) & 15;
+    if (type == Q5_K) code |= (it->words[4] >> (byte + c / 4) & 1) << 4;
+    if (type == Q6_K) code |= (it->words[4 + c / 16] >> (byte + 2 * word) & 3) << 4;
+    return code - code_offset(type);
+}
 
 /* A row as floats, from the file's own layout: embeddings and vectors. */
 static void read_row(int type, const uint8_t *row, int columns, float *out) {
@@ -1292,55 +1302,38 @@ static void read_row(int type, const uint8_t *row, int columns, float *out) {
     group it;
     for (int g = 0; g < columns / GROUP; g++) {
         read_group(type, row, g, &it);
-        for (int c = 0; c < GROUP; c++) {
-            int code = type == Q8_0 ? (int8_t)it.code[c] : it.code[c] - code_offset(type);
-            out[g * GROUP + c] = half_to_float(it.d) * (float)it.scale[c / 16] * (float)code - half_to_float(it.dmin) * (float)it.minimum;
-        }
+        const float d = half_to_float(it.d), minimum = half_to_float(it.dmin) * (float)it.minimum;
+        for (int c = 0; c < GROUP; c++) out[g * GROUP + c] = d * (float)it.scale[c / 16] * (float)code_at(type, &it, c) - minimum;
     }
 }
 
-/* Lay one row out as lane `lane` of its panel. */
-static void pack_row(int type, const uint8_t *row, int columns, int lane, uint8_t *panel) {
+/* Lay group g of a row out as lane `lane` of its panel; where the type has no groups, columns 32 g and on. */
+INLINE void pack_group(int type, const uint8_t *row, int columns, int g, int lane, uint8_t *panel) {
     if (!is_quantised(type)) {
-        const size_t bytes = TYPE[type].bytes, step = type == BF16 ? 2 : 1;     /* columns side by side in a lane */
-        for (size_t c = 0; c < (size_t)columns; c++) memcpy(panel + (c / step * LANES * step + (size_t)lane * step + c % step) * bytes, row + c * bytes, bytes);
+        const int bytes = type == F32 ? 4 : 2, step = type == BF16 ? 2 : 1;     /* step: columns side by side in a lane */
+        for (int c = g * GROUP; c < columns && c < (g + 1) * GROUP; c += step) {
+            uint8_t *to = panel + ((size_t)c * LANES + (size_t)(lane * step)) * (size_t)bytes;
+            const uint8_t *from = row + (size_t)c * (size_t)bytes;
+            if (c + step <= columns) memcpy(to, from, (size_t)(step * bytes));
+            else memcpy(to, from, (size_t)bytes);
+        }
         return;
     }
     const panel_form form = FORM[type];
+    const int j = g % form.stretch;
+    uint8_t *front = panel + (size_t)(g / form.stretch) * (size_t)codes_at(type, form.stretch), *scales = front + scale_at(type, j);
     group it;
-    for (int g = 0; g < columns / GROUP; g++) {
-        const int j = g % form.stretch;
-        uint8_t *front = panel + (size_t)(g / form.stretch) * (size_t)codes_at(type, form.stretch);
-        uint8_t *scales = front + scale_at(type, j), *codes = front + codes_at(type, j) + 4 * lane;
-        if (type == Q8_0) {                                             /* the common type, without the detour */
-            const uint8_t *block = row + (size_t)g * 34;
-            memcpy(scales + 2 * lane, block, 2);
-            for (int i = 0; i < 8; i++) {
-                uint32_t word;
-                memcpy(&word, block + 2 + 4 * i, 4);
-                word ^= 0x01010101u * BIAS;
-                memcpy(codes + LANES * 4 * i, &word, 4);
-            }
-            continue;
-        }
-        read_group(type, row, g, &it);
-        if (form.shared && j == 0) {
-            memcpy(front + 2 * lane, &it.d, 2);
-            if (form.shared == 2) memcpy(front + 2 * LANES + 2 * lane, &it.dmin, 2);
-        }
-        if (form.halves) memcpy(scales + 2 * lane, &it.d, 2);
-        if (form.bytes) {
-            scales[lane] = (uint8_t)it.scale[0];
-            scales[LANES + lane] = (uint8_t)(type == Q6_K ? it.scale[1] : it.minimum);
-        }
-        uint32_t words[6] = {0};
-        for (int c = 0; c < GROUP; c++) {
-            const uint32_t code = it.code[c];
-            words[c % 16 / 4] |= (code & 15) << (8 * (c % 4) + 4 * (c / 16));
-            if (type == Q5_K) words[4] |= code >> 4 << (8 * (c % 4) + c / 4);
-            if (type == Q6_K) words[4 + c / 16] |= code >> 4 << (8 * (c % 4) + 2 * (c % 16 / 4));
-        }
-        for (int i = 0; i < form.words; i++) memcpy(codes + LANES * 4 * i, &words[i], 4);
+    read_group(type, row, g, &it);
+    if (form.shared && j == 0) memcpy(front + 2 * lane, &it.d, 2);
+    if (form.shared == 2 && j == 0) memcpy(front + 2 * LANES + 2 * lane, &it.dmin, 2);
+    if (form.halves) memcpy(scales + 2 * lane, &it.d, 2);
+    if (form.bytes) {
+        scales[lane] = (uint8_t)it.scale[0];
+        scales[LANES + lane] = (uint8_t)(type == Q6_K ? it.scale[1] : it.minimum);
+    }
+    for (int i = 0; i < form.words; i++) {
+        const uint32_t word = it.words[i] ^ (type == Q8_0 ? 0x01010101u * BIAS : 0);
+        memcpy(front + codes_at(type, j) + LANES * 4 * i + 4 * lane, &word, 4);
     }
 }
 
@@ -1952,9 +1945,19 @@ static int source_row(const matrix *m, int r) {
     return d >= m->turned ? r : r - d + (d < half ? 2 * d : 2 * (d - half) + 1);
 }
 
+static size_t row_bytes(const matrix *m) { return (size_t)m->columns / TYPE[m->type].columns * TYPE[m->type].bytes; }
+
+INLINE void pack_panel_as(int type, const matrix *m, int panel, uint8_t *to) {
+    const uint8_t *rows[LANES];
+    const int n = m->rows - panel * LANES < LANES ? m->rows - panel * LANES : LANES;
+    for (int r = 0; r < n; r++) rows[r] = m->source + (size_t)source_row(m, panel * LANES + r) * row_bytes(m);
+    for (int g = 0; g * GROUP < m->columns; g++)
+        for (int r = 0; r < n; r++) pack_group(type, rows[r], m->columns, g, r, to);
+}
+
 static void pack_panel(const matrix *m, int panel, uint8_t *to) {
-    const size_t row_bytes = (size_t)m->columns / TYPE[m->type].columns * TYPE[m->type].bytes;
-    for (int r = panel * LANES; r < (panel + 1) * LANES && r < m->rows; r++) pack_row(m->type, m->source + (size_t)source_row(m, r) * row_bytes, m->columns, r % LANES, to);
+#define PACK(type) case type: pack_panel_as(type, m, panel, to); break;
+    switch (m->type) { PACK(F32) PACK(F16) PACK(BF16) PACK(Q8_0) PACK(Q4_0) PACK(Q4_K) PACK(Q5_K) PACK(Q6_K) }
 }
 
 /* The panels of a matrix that fall to a thread. */
@@ -2118,6 +2121,12 @@ static matrix *matrix_at(tf_model *m, int i) {
     return all[i % 7];
 }
 
+/* Whole pages of the mapped file that are not needed for now: the memory is for the panels. */
+static void drop(const uint8_t *from, const uint8_t *to) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = ((uintptr_t)from + page - 1) / page * page, last = (uintptr_t)to / page * page;
+    if (first < last) madvise((void *)first, last - first, MADV_DONTNEED);
+}
+
 static void pack(void *argument, int thread) {
     tf_model *m = argument;
     for (int i = 0; i <= 7 * m->info.layers; i++) {
@@ -2125,6 +2134,7 @@ static void pack(void *argument, int thread) {
         int first, last;
         share_panels(w, thread, m->pool.threads, &first, &last);
         for (int panel = first; panel < last; panel++) pack_panel(w, panel, w->part[thread] + (size_t)(panel - first) * w->panel_bytes);
+        drop(w->source + row_bytes(w) * (size_t)(first * LANES), w->source + row_bytes(w) * (size_t)(last * LANES < w->rows ? last * LANES : w->rows));
     }
 }
 
@@ -2149,8 +2159,6 @@ static bool pack_weights(tf_model *m, complaint e) {
             at += (size_t)(last - first) * w->panel_bytes;
         }
     pool_run(&m->pool, pack, m);
-    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), from = (m->file.data_at + page - 1) / page * page;
-    if (from < m->file.size) madvise((uint8_t *)m->file.map + from, m->file.size - from, MADV_DONTNEED);   /* memory: the panels only */
     return true;
 }
 
