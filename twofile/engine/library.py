@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import struct
 from collections.abc import Callable, Sequence
 from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int32, c_int64, c_uint64, c_void_p
 from pathlib import Path
@@ -34,10 +35,6 @@ class _Info(Structure):
         ("bytes", c_uint64),
         ("token_bytes", c_uint64),
     ]
-
-
-class _Step(Structure):
-    _fields_ = [("session", c_void_p), ("tokens", c_void_p), ("n", c_int32), ("want", c_int32)]
 
 
 class _Sampling(Structure):
@@ -70,7 +67,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "tf_session_free": (None, [c_void_p]),
     "tf_session_length": (c_int32, [c_void_p]),
     "tf_session_rewind": (c_int32, [c_void_p, c_int32]),
-    "tf_evaluate": (c_int64, [c_void_p, POINTER(_Step), c_int32, c_void_p, c_char_p, c_int32]),
+    "tf_evaluate": (c_int64, [c_void_p, c_void_p, c_int32, c_void_p, c_char_p, c_int32]),
     "tf_sampler_new": (c_void_p, [c_int32, POINTER(_Sampling), c_uint64]),
     "tf_sampler_free": (None, [c_void_p]),
     "tf_sampler_bias": (c_int32, [c_void_p, c_int32, c_float]),
@@ -196,16 +193,19 @@ class Model:
         return CCache(self._c, self._c.tf_session_new(self._handle.pointer, error, _ERROR_SIZE), error)
 
     def evaluate(self, steps: Sequence[Step]) -> NDArray[np.float32]:
-        rows = sum((0, 1, len(tokens))[want] for _, tokens, want in steps)
-        logits_RV = np.empty((rows, self.info.vocab), np.float32)
-        held = [np.ascontiguousarray(tokens, np.int32) for _, tokens, _ in steps]
-        raw = [
-            _Step(cache.handle.pointer, _at(ids), len(ids), want)
-            for (cache, _, want), ids in zip(steps, held, strict=True)
-        ]
-        array = (_Step * len(raw))(*raw)
+        rows = sum([(0, 1, len(tokens))[want] for _, tokens, want in steps])
+        logits_RV = np.empty((rows, self._info.vocab), np.float32)
+        held = [tokens for _, tokens, _ in steps]
+        flat_T = np.concatenate(held) if len(held) > 1 else np.ascontiguousarray(held[0])
+        assert flat_T.dtype == np.int32
+        at = _at(flat_T)
+        values: list[int] = []
+        for cache, tokens, want in steps:
+            values += (cache.handle.pointer, at, len(tokens), want)
+            at += 4 * len(tokens)
+        raw = struct.pack("PPii" * len(steps), *values)  # an array of tf_step
         error = ctypes.create_string_buffer(_ERROR_SIZE)
-        written = self._c.tf_evaluate(self._handle.pointer, array, len(steps), _at(logits_RV), error, _ERROR_SIZE)
+        written = self._c.tf_evaluate(self._handle.pointer, raw, len(steps), _at(logits_RV), error, _ERROR_SIZE)
         if written < 0:
             raise EngineError(_words(error))
         assert written == rows
@@ -265,7 +265,7 @@ class CSampler:
 
 def _at(array: NDArray[np.int32] | NDArray[np.uint8] | NDArray[np.float32]) -> int:
     """The address of an array's first element."""
-    return int(array.ctypes.data)
+    return int(array.__array_interface__["data"][0])  # half the time of array.ctypes.data
 
 
 def _words(error: ctypes.Array[ctypes.c_char]) -> str:
