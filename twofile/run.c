@@ -86,7 +86,7 @@ TF_API tf_sampler *tf_sampler_new(int32_t vocab, const tf_sampling *, uint64_t s
 TF_API void tf_sampler_free(tf_sampler *);
 TF_API int32_t tf_sampler_bias(tf_sampler *, int32_t token, float bias);    /* added to its logit; -1 outside */
 TF_API void tf_sampler_accept(tf_sampler *, int32_t token);                 /* a token of the text, for the penalties */
-TF_API int32_t tf_sampler_pick(tf_sampler *, const float *logits);          /* choose and accept; -1: out of memory */
+TF_API int32_t tf_sampler_pick(tf_sampler *, const float *logits);          /* choose and accept */
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -2745,21 +2745,23 @@ TF_API int64_t tf_evaluate(tf_model *m, const tf_step *steps, int32_t n_steps, f
 }
 
 /* ==== sampler =============================================================================================
- * Logits to one token: bias, penalties, temperature, then the candidates in order of likelihood, cut by top-k, top-p and
- * min-p, and one draw. Candidates come off a heap, so that only those that are looked at are ever sorted. */
+ * Logits to one token, without sorting. A token may stand if fewer than top_k are ahead of it, those hold less than top_p of the
+ * whole, and it is at least min_p times as likely as the first. One is drawn from all; if it may not stand, another from those
+ * ahead of it, and so on: the chances are those of a draw from all that may stand, and mostly the first does. Weights are whole
+ * numbers, made by operations that every machine and NumPy round alike: no sum depends on its order, no token on the machine. */
 
-enum { WINDOW = 4096 };
+enum { WINDOW = 4096, CHUNK = 256, MOST = 1 << 30 };    /* MOST: the weight of the most likely token */
 
 struct tf_sampler {
-    int vocab;
+    int vocab, chunks;          /* of 256 tokens; what stands behind the vocabulary weighs nothing */
     tf_sampling settings;
     uint64_t random;
-    float *bias;                /* one a token, NULL while there is none */
-    double *value;              /* logits as they are changed; then probabilities of the most likely token's size */
-    int *heap;
-    bool *seen;
+    bool biased;
     int history[WINDOW];        /* a ring of the last tokens */
     int64_t accepted;
+    float *bias, *changed;      /* changed: logits with bias and penalties, the last chunk always */
+    int32_t *weight;
+    int64_t sums[];             /* of the weights that may be drawn, one a chunk */
 };
 
 static double next_random(uint64_t *state) {    /* splitmix64 (Steele, Lea, Flood 2014): [0, 1) with 53 bits */
@@ -2769,34 +2771,25 @@ static double next_random(uint64_t *state) {    /* splitmix64 (Steele, Lea, Floo
     return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
 }
 
-TF_API void tf_sampler_free(tf_sampler *s) {
-    if (!s) return;
-    free(s->bias);
-    free(s->value);
-    free(s->heap);
-    free(s->seen);
-    free(s);
-}
-
+TF_API void tf_sampler_free(tf_sampler *s) { free(s); }
 TF_API tf_sampler *tf_sampler_new(int32_t vocab, const tf_sampling *settings, uint64_t seed) {
-    tf_sampler *s = vocab > 0 ? calloc(1, sizeof *s) : NULL;
+    if (vocab <= 0) return NULL;
+    const int chunks = (vocab - 1) / CHUNK + 1;
+    const size_t room = (size_t)chunks * CHUNK;
+    tf_sampler *s = calloc(1, sizeof *s + (size_t)chunks * sizeof *s->sums + room * (sizeof *s->weight + sizeof *s->changed + sizeof *s->bias));
     if (!s) return NULL;
-    s->vocab = vocab;
-    s->settings = *settings;
-    s->random = seed;
+    *s = (tf_sampler){.vocab = vocab, .chunks = chunks, .settings = *settings, .random = seed, .weight = (int32_t *)(s->sums + chunks)};
     if (s->settings.window > WINDOW) s->settings.window = WINDOW;
-    s->value = malloc((size_t)vocab * sizeof *s->value);
-    s->heap = malloc((size_t)vocab * sizeof *s->heap);
-    s->seen = calloc((size_t)vocab, sizeof *s->seen);
-    if (s->value && s->heap && s->seen) return s;
-    tf_sampler_free(s);
-    return NULL;
+    s->changed = (float *)(s->weight + room);
+    s->bias = s->changed + room;
+    for (size_t t = (size_t)vocab; t < room; t++) s->changed[t] = -INFINITY;
+    return s;
 }
 
 TF_API int32_t tf_sampler_bias(tf_sampler *s, int32_t token, float bias) {
     if (token < 0 || token >= s->vocab) return -1;
-    if (!s->bias && !(s->bias = calloc((size_t)s->vocab, sizeof *s->bias))) return -1;
     s->bias[token] += bias;
+    s->biased = true;
     return 0;
 }
 
@@ -2804,93 +2797,100 @@ TF_API void tf_sampler_accept(tf_sampler *s, int32_t token) {
     if (token >= 0 && token < s->vocab) s->history[s->accepted++ % WINDOW] = token;
 }
 
-static void penalise(tf_sampler *s) {
+/* Bias and penalties. A token seen twice is penalised once, because each time it starts from what it was. */
+static const float *change(tf_sampler *s, const float *logits) {
     const tf_sampling *o = &s->settings;
-    int64_t first = s->accepted > o->window ? s->accepted - o->window : 0;
-    if (o->repetition == 1 && o->presence == 0) return;
-    for (int64_t i = first; i < s->accepted; i++) {
-        int token = s->history[i % WINDOW];
-        double *x = &s->value[token];
-        if (s->seen[token]) continue;
-        s->seen[token] = true;
-        *x = *x > 0 ? *x / (double)o->repetition : *x * (double)o->repetition;
-        *x -= (double)o->presence;
+    const int64_t seen = o->repetition == 1 && o->presence == 0 ? 0 : s->accepted < o->window ? s->accepted : o->window;
+    int t = s->biased || seen > 0 ? 0 : (s->chunks - 1) * CHUNK;
+    for (; t + WIDTH <= s->vocab; t += WIDTH) store(s->changed + t, load(logits + t) + load(s->bias + t));
+    for (; t < s->vocab; t++) s->changed[t] = logits[t] + s->bias[t];
+    for (int64_t i = s->accepted - seen; i < s->accepted; i++) {
+        t = s->history[i % WINDOW];
+        const float x = logits[t] + s->bias[t];
+        s->changed[t] = (float)((x > 0 ? (double)x / (double)o->repetition : (double)x * (double)o->repetition) - (double)o->presence);
     }
-    for (int64_t i = first; i < s->accepted; i++) s->seen[s->history[i % WINDOW]] = false;
+    return s->biased || seen > 0 ? s->changed : logits;
 }
 
-static bool before(const tf_sampler *s, int a, int b) { return s->value[a] > s->value[b] || (s->value[a] == s->value[b] && a < b); }
-
-static void sift(tf_sampler *s, int at, int n) {
-    for (int child; (child = 2 * at + 1) < n; at = child) {
-        if (child + 1 < n && before(s, s->heap[child + 1], s->heap[child])) child++;
-        if (!before(s, s->heap[child], s->heap[at])) return;
-        int swap = s->heap[at];
-        s->heap[at] = s->heap[child];
-        s->heap[child] = swap;
-    }
-}
-
-/* The most likely of the n left on the heap; it goes behind them, so that what was popped stands there, last first. */
-static int pop(tf_sampler *s, int n) {
-    int top = s->heap[0];
-    s->heap[0] = s->heap[n - 1];
-    s->heap[n - 1] = top;
-    sift(s, 0, n - 1);
-    return top;
-}
-
-static int draw(tf_sampler *s, double most) {
-    const tf_sampling *o = &s->settings;
-    const int n = s->vocab;
-    double total = 0, kept = 0;
-    for (int t = 0; t < n; t++) {
-        s->value[t] = exp(s->value[t] - most);
-        s->heap[t] = t;
-    }
-    for (int i = n / 2 - 1; i >= 0; i--) sift(s, i, n);
-    int candidates = o->top_k > 0 && o->top_k < n ? o->top_k : n, popped = 0;
-    if (candidates < n) while (popped < candidates) total += s->value[pop(s, n - popped++)];
-    else for (int t = 0; t < n; t++) total += s->value[t];
-
-    int keep = candidates;                      /* how many of the candidates, in order, stay after top-p and min-p */
-    if (o->top_p < 1 || o->min_p > 0) {
-        double least = -1;
-        for (keep = 0; keep < candidates; keep++) {
-            int token = keep < popped ? s->heap[n - 1 - keep] : pop(s, n - popped++);
-            if (least < 0) least = (double)o->min_p * s->value[token];
-            if (keep && (s->value[token] < least || (o->top_p < 1 && kept >= (double)o->top_p * total))) break;
-            kept += s->value[token];
+static int first_largest(const tf_sampler *s, const float *x) {    /* what is not a number is never larger */
+    float most = -INFINITY;
+    int first = 0;
+    for (int c = 0; c < s->chunks; c++) {
+        const float *from = (c + 1 < s->chunks ? x : s->changed) + c * CHUNK;
+        vec top = splat(-INFINITY);
+        for (int i = 0; i < CHUNK; i += WIDTH) {
+            const vec a = load(from + i);
+            const ivec more = a > top;
+            top = (vec)((more & (ivec)a) | (~more & (ivec)top));
         }
-    } else kept = total;
-
-    double u = next_random(&s->random) * kept, running = 0;
-    int token = 0;
-    for (int i = 0; i < keep; i++) {
-        token = i < popped ? s->heap[n - 1 - i] : pop(s, n - popped++);
-        running += s->value[token];
-        if (running > u) break;
+        if (largest(top) > most) { most = largest(top); first = c * CHUNK; }
     }
-    return token;
+    while (most > -INFINITY && x[first] != most) first++;
+    return first;
+}
+
+typedef struct { int64_t sum, count; } amount;
+
+/* Add up the weights of a chunk that are `least` or more: by lane, in two parts of 15 bits each, which do not overflow. */
+INLINE void add_up(tf_sampler *s, int c, int32_t least, amount *all) {
+    ivec high = {0}, low = {0}, count = {0};
+    for (int i = 0; i < CHUNK; i += WIDTH) {
+        const ivec w = load_words(s->weight + c * CHUNK + i), in = w >= least;
+        high += (w & in) >> 15;
+        low += w & in & 0x7fff;
+        count -= in;
+    }
+    s->sums[c] = 0;
+    for (int i = 0; i < WIDTH; i++) { s->sums[c] += ((int64_t)high[i] << 15) + low[i]; all->count += count[i]; }
+    all->sum += s->sums[c];
+}
+
+/* Weights: 2^30 exp((x - most) / temperature) to within 2 in a million, cut to whole numbers. A step is 2^-20 of a halving. Steps
+ * are a power of two and 20 bits of a fraction: the high 12 go into the square of a polynomial in two factors, which are exact
+ * as integers, and the low 8 into a line, whose product is exact too, so that a compiler may fuse it with the subtraction. */
+static amount weigh_tokens(tf_sampler *s, const float *x, float most) {
+    const vec scale = splat((float)fmin(0x1p20 * 1.4426950408889634 / (double)s->settings.temperature, 1e38)), end = splat(34 * 0x1p20f);
+    amount all = {0, 0};
+    for (int c = 0; c < s->chunks; c++) {
+        const float *from = (c + 1 < s->chunks ? x : s->changed) + c * CHUNK;
+        for (int i = 0; i < CHUNK; i += WIDTH) {
+            const vec d = (splat(most) - load(from + i)) * scale;
+            const ivec near = d < end;          /* never for what is not a number, which weighs nothing */
+            const ivec steps = __builtin_convertvector((vec)((near & (ivec)d) | (~near & (ivec)end)), ivec), z = steps >> 8 & 0xfff;
+            const ivec a = (z - 5282) * (z - 5282) + 874015366, b = (z - 22565) * (z - 22565) + 109896132;
+            const vec p = __builtin_convertvector(a, vec) * __builtin_convertvector(b, vec);
+            const vec line = splat(0x1.10df9ep-88f) - splat(0x1.7a4p-109f) * __builtin_convertvector(steps & 0xff, vec);
+            const ivec w = __builtin_convertvector((vec)((ivec)(p * p * line) - (steps >> 20 << 23)), ivec);
+            memcpy(s->weight + c * CHUNK + i, &w, sizeof w);
+        }
+        add_up(s, c, 1, &all);
+    }
+    return all;
+}
+
+static int draw(tf_sampler *s, amount may) {
+    const tf_sampling *o = &s->settings;
+    const double share = (double)o->top_p * (double)may.sum, least = (double)o->min_p * MOST;
+    for (int token = 0, weight = 0;;) {         /* what may be drawn is ahead of this token, which is at first behind them all */
+        int64_t left = (int64_t)fmin(next_random(&s->random) * (double)may.sum, (double)(may.sum - 1));
+        int c = 0, t;
+        while (left >= s->sums[c]) left -= s->sums[c++];
+        for (t = c * CHUNK; left >= 0; t++) if (s->weight[t] > weight || (s->weight[t] == weight && t < token)) left -= s->weight[t];
+        weight = s->weight[token = t - 1];
+        if (o->top_k <= 0 && o->top_p >= 1 && o->min_p <= 0) return token;
+        may = (amount){0, 0};
+        for (c = 0; c < s->chunks; c++) add_up(s, c, weight + (c >= token / CHUNK), &may);
+        for (t = token / CHUNK * CHUNK; t < token; t++) if (s->weight[t] == weight) { s->sums[t / CHUNK] += weight; may.sum += weight; may.count++; }
+        if (!may.count || ((o->top_k <= 0 || may.count < o->top_k) && (double)may.sum < share && weight >= least)) return token;
+    }
 }
 
 TF_API int32_t tf_sampler_pick(tf_sampler *s, const float *logits) {
-    const tf_sampling *o = &s->settings;
-    int best = 0;
-    for (int t = 0; t < s->vocab; t++) {
-        s->value[t] = isnan(logits[t]) ? -INFINITY : (double)logits[t];
-        if (s->bias) s->value[t] += (double)s->bias[t];
-    }
-    penalise(s);
-    for (int t = 1; t < s->vocab; t++)
-        if (s->value[t] > s->value[best]) best = t;
-    double most = s->value[best];
-    if (o->temperature > 0 && isfinite(most)) {         /* nothing finite, or one infinite: there is no choice */
-        for (int t = 0; t < s->vocab; t++) s->value[t] /= (double)o->temperature;
-        best = draw(s, s->value[best]);
-    }
-    tf_sampler_accept(s, best);
-    return best;
+    const float *x = change(s, logits);
+    int token = first_largest(s, x);
+    if (s->settings.temperature > 0 && isfinite(x[token])) token = draw(s, weigh_tokens(s, x, x[token]));
+    tf_sampler_accept(s, token);
+    return token;
 }
 
 /* ==== main ================================================================================================

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
+import platform
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from twofile.engine import library
-from twofile.engine.sampler import Sampler, Sampling
-from twofile.errors import EngineError
+from twofile.engine.build import KERNELS, build
+from twofile.engine.library import Library
+from twofile.engine.sampler import MOST, Sampler, Sampling, _weights
 
 
 def row(*values: float) -> NDArray[np.float32]:
@@ -52,6 +56,58 @@ def test_top_k_top_p_min_p() -> None:
         return int(seen.sum())
 
     assert (kept(), kept(top_k=2), kept(top_p=0.7), kept(top_p=0.01), kept(min_p=0.29)) == (4, 2, 2, 1, 3)
+    assert (kept(top_k=1, top_p=0.9), kept(top_k=3, min_p=0.4)) == (1, 2)
+    assert (kept(top_k=3, top_p=0.76), kept(top_k=3, top_p=0.74)) == (3, 2)  # top_p is a share of everything
+
+
+def test_of_equals_the_lowest_ids_stay() -> None:
+    logits = row(0, 1, 1, 0, 1, 0)
+    assert np.flatnonzero(counts(Sampling(top_k=2, top_p=1, seed=2), logits)).tolist() == [1, 2]
+    assert np.flatnonzero(counts(Sampling(top_k=4, top_p=1, seed=2), logits)).tolist() == [0, 1, 2, 4]
+    assert np.flatnonzero(counts(Sampling(top_p=0.5, seed=2), np.zeros(8, np.float32))).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("settings", [{"top_k": 3}, {"top_p": 0.6}, {"min_p": 0.2}, {"top_p": 0.05}, {"top_k": 1}])
+def test_chances_are_those_of_one_draw_among_what_stays(settings: dict[str, Any]) -> None:
+    logits, n = row(0, 1.5, -1, 1.4, 0.2, 2, -4, 1), 20_000
+    p = np.exp(logits.astype(np.float64))
+    p /= p.sum()
+    order = np.argsort(-p, kind="stable")
+    before = np.cumsum(p[order]) - p[order]
+    stays = (before < settings.get("top_p", 1)) & (p[order] >= settings.get("min_p", 0) * p.max())
+    stays[settings.get("top_k", len(p)) :] = False
+    expected = np.zeros(len(p))
+    expected[order[stays]] = p[order[stays]] / p[order[stays]].sum()
+    seen = counts(Sampling(**{"temperature": 1, "top_p": 1, "seed": 9} | settings), logits, n) / n
+    assert np.abs(seen - expected).max() < 4 * math.sqrt(0.25 / n)
+    assert not seen[expected == 0].any()
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 0.01, 0.8, 1, 100, 1e30])
+def test_weights_are_exponentials(temperature: float) -> None:
+    fall = np.random.default_rng(4).uniform(0, 22, 100_000) * np.minimum(temperature, 1e6)
+    logits = np.concatenate([row(20), (20 - fall).astype(np.float32)])
+    weights = _weights(logits, temperature)
+    exact = MOST * np.exp((logits.astype(np.float64) - 20) / temperature)
+    assert weights[0] == MOST == weights.max()
+    assert weights.min() >= 0
+    assert (np.abs(weights - exact) <= 1 + 2e-6 * exact).all()
+
+
+def test_weights_never_rise_as_logits_fall() -> None:
+    steps = np.arange(3 << 20, dtype=np.float32)  # with this temperature a step is a step of the weights
+    weights = _weights(-steps, 2**20 * 1.4426950408889634)
+    assert (np.diff(weights) <= 0).all()
+    assert weights[:: 1 << 20].tolist() == [MOST, MOST // 2, MOST // 4]
+
+
+def test_logits_without_an_answer_give_the_first_of_the_largest_and_no_randomness() -> None:
+    for logits, token in (
+        (row(-math.inf, -math.inf), 0), (row(math.nan, -math.inf), 0), (row(1, math.inf, math.inf), 1),
+    ):  # fmt: skip
+        sampler = Sampler(len(logits), Sampling(seed=1))
+        assert (sampler.pick(logits), sampler._state) == (token, 1)
+    assert set(np.flatnonzero(counts(Sampling(seed=1, top_p=1), row(math.nan, 3e38, -3e38, -math.inf, 3e38)))) == {1, 4}
 
 
 def test_penalties_look_at_distinct_tokens_of_the_window() -> None:
@@ -103,34 +159,100 @@ def test_a_row_of_another_length_is_refused() -> None:
         Sampler(3, Sampling()).pick(row(1, 2))
 
 
-def test_same_seed_same_tokens_in_c() -> None:
-    try:
-        c = library.load_program()
-    except EngineError as error:
-        pytest.skip(error.message)
+@pytest.fixture(scope="module")
+def programs() -> list[Library]:
+    """The program with every vector instructions it knows and this processor has."""
+    names = list(KERNELS) if platform.machine() in ("x86_64", "AMD64") else ["native"]
+    if "avx2" in names and " avx2 " not in Path("/proc/cpuinfo").read_text():
+        names.remove("avx2")
+    made = []
+    for name in names:
+        with patch.dict(os.environ, {"TWOFILE_KERNELS": name}):
+            made.append(build())
+    if not made[0].compiler:
+        pytest.skip(made[0].reason)
+    return [Library(built.path) for built in made if built.path]
+
+
+def some_logits(random: np.random.Generator, vocab: int) -> NDArray[np.float32]:
+    kind = random.integers(7)
+    logits = random.normal(scale=random.choice([0.1, 1, 3, 30]), size=vocab)
+    if kind == 0:
+        logits[random.integers(vocab)] += 25  # one stands out
+    elif kind == 1:
+        logits = np.round(logits)  # equals
+    elif kind == 2:
+        logits[:] = random.normal()  # nothing but equals
+    elif kind == 3:
+        logits = 5 + logits * 1e-6  # nearly equals
+    elif kind == 4:
+        logits *= 1e37
+    with np.errstate(over="ignore"):
+        row = logits.astype(np.float32)
+    if random.random() < 0.3:
+        row[random.random(vocab) < random.choice([0.05, 0.6, 1])] = random.choice([np.nan, -np.inf])
+    if random.random() < 0.02:
+        row[random.integers(vocab, size=2)] = np.inf
+    return row
+
+
+# around the widths of vectors, the chunks of the program, and a true one
+SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 255, 256, 257, 300, 511, 512, 513, 1025, 32_003]
+
+
+def test_same_seed_same_tokens_in_c(programs: list[Library]) -> None:
     random = np.random.default_rng(11)
     checked = 0
     while checked < 10_000:
-        vocab = int(random.choice([1, 2, 7, 64, 300]))
+        vocab = SIZES[checked // 5 % len(SIZES)] if random.random() < 0.7 else int(random.integers(1, 600))
+        scale = random.choice([1, 100, 1e9])
+        biases = random.normal(scale=scale, size=random.integers(4)).clip(-1e9, 1e9).tolist()
+        biased = dict(zip(random.integers(vocab, size=len(biases)).tolist(), biases, strict=True))
+        if random.random() < 0.2:
+            biased[int(random.integers(vocab))] = -math.inf
         sampling = Sampling(
-            temperature=float(random.choice([0, 0.01, 0.3, 0.8, 1, 2.5])),
-            top_k=int(random.choice([0, 1, 5, 40, 1000])),
-            top_p=float(random.choice([1, 0.95, 0.5, 0.01])),
+            temperature=float(random.choice([0, 1e-40, 0.01, 0.3, 0.8, 1, 2.5, 1e30])),
+            top_k=int(random.choice([0, 1, 2, 5, 40, 1000, 2**31 - 1])),
+            top_p=float(random.choice([1, 0.95, 0.5, 0.01, 1e-50])),
             min_p=float(random.choice([0, 0.05, 0.5, 1])),
-            repetition=float(random.choice([1, 1.1, 2, 0.5])),
+            repetition=float(random.choice([1, 1.1, 2, 0.5, 0.01])),
             presence=float(random.choice([0, 0.5, -0.5])),
             window=int(random.choice([0, 1, 16, 256])),
-            logit_bias={int(i): float(random.normal()) for i in random.integers(vocab, size=random.integers(3))},
+            logit_bias=biased,
             seed=int(random.integers(2**63)),
         )
-        ours, theirs = Sampler(vocab, sampling), c.picker(vocab, sampling)
+        ours, theirs = Sampler(vocab, sampling), [c.picker(vocab, sampling) for c in programs]
         for token in random.integers(vocab, size=5).tolist():
-            ours.accept(token)
-            theirs.accept(token)
-        for _ in range(25):
-            logits = random.normal(scale=3, size=vocab).astype(np.float32)
-            if random.random() < 0.3:
-                logits = np.round(logits)  # equals
-            logits[random.random(vocab) < 0.05] = random.choice([np.nan, -np.inf])
-            assert ours.pick(logits) == theirs.pick(logits), (sampling, logits)
+            for sampler in (ours, *theirs):
+                sampler.accept(token)
+        for _ in range(4 if vocab > 2000 else 25):
+            logits = some_logits(random, vocab)
+            token = ours.pick(logits)
+            assert [c.pick(logits) for c in theirs] == [token] * len(theirs), (vocab, sampling, logits)
             checked += 1
+
+
+def test_c_takes_any_array_of_the_right_length(programs: list[Library]) -> None:
+    picker = programs[0].picker(300, Sampling(temperature=0))
+    logits = np.random.default_rng(5).normal(size=(300, 2)).astype(np.float32)
+    best = int(logits[:, 1].argmax())
+    frozen = logits[:, 1].copy()
+    frozen.flags.writeable = False
+    assert [picker.pick(x) for x in (frozen, logits[:, 1], logits[:, 1].astype(np.float64))] == [best] * 3
+    for wrong in (logits, frozen[1:], frozen.reshape(1, 300)):
+        with pytest.raises(ValueError, match="shape"):
+            picker.pick(wrong)
+
+
+def test_c_looks_back_over_the_whole_window(programs: list[Library]) -> None:
+    sampling = Sampling(temperature=0, presence=1, window=4096)
+    ours, theirs = Sampler(5000, sampling), programs[0].picker(5000, sampling)
+    for token in (*range(4500), 7, 7):
+        ours.accept(token)
+        theirs.accept(token)
+    logits = np.zeros(5000, np.float32)
+    logits[4500:] = -0.5
+    assert ours.pick(logits) == theirs.pick(logits) == 0  # 0 to 405 have left the window, but 7
+    logits[:406] = -1
+    logits[406] = 0.75
+    assert ours.pick(logits) == theirs.pick(logits) == 406  # the last token pushed it out

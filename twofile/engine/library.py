@@ -12,7 +12,7 @@ import functools
 import os
 import struct
 from collections.abc import Callable, Sequence
-from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int32, c_int64, c_uint64, c_void_p
+from ctypes import POINTER, Structure, addressof, byref, c_char, c_char_p, c_float, c_int32, c_int64, c_uint64, c_void_p
 from pathlib import Path
 
 import numpy as np
@@ -241,25 +241,26 @@ class CSampler:
             sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, sampling.repetition,
             sampling.presence, sampling.window,
         )  # fmt: skip
-        self._c, self._vocab = library._c, vocab
-        pointer = self._c.tf_sampler_new(vocab, byref(raw), self.seed)
+        c = library._c
+        pointer = c.tf_sampler_new(vocab, byref(raw), self.seed)
         if not pointer:
             raise EngineError("no memory for a sampler")
-        self._handle = _Handle(pointer, self._c.tf_sampler_free)
+        self._handle = _Handle(pointer, c.tf_sampler_free)
+        self._shape, self._pointer, self._pick, self._accept = (vocab,), pointer, c.tf_sampler_pick, c.tf_sampler_accept
         for token, bias in sampling.logit_bias.items():
-            if self._c.tf_sampler_bias(pointer, token, bias) < 0:
+            if c.tf_sampler_bias(pointer, token, bias) < 0:
                 raise ValueError(f"logit_bias names token {token}, the vocabulary has {vocab}")
 
     def accept(self, token: int) -> None:
-        self._c.tf_sampler_accept(self._handle.pointer, token)
+        self._accept(self._pointer, token)
 
     def pick(self, logits_V: NDArray[np.float32]) -> int:
         row_V = np.ascontiguousarray(logits_V, np.float32)
-        if row_V.shape != (self._vocab,):
-            raise ValueError(f"logits have shape {row_V.shape}, the sampler expects ({self._vocab},)")
-        token = int(self._c.tf_sampler_pick(self._handle.pointer, _at(row_V)))
-        if token < 0:
-            raise EngineError("no memory to choose a token")
+        if row_V.shape != self._shape:
+            raise ValueError(f"logits have shape {row_V.shape}, the sampler expects {self._shape}")
+        if not row_V.flags.writeable:
+            row_V = row_V.copy()  # `from_buffer`, which is quicker than `_at`, takes no others
+        token: int = self._pick(self._pointer, addressof(c_char.from_buffer(row_V.data)))
         return token
 
 

@@ -1,15 +1,23 @@
 """How the next token is chosen from logits.
 
 `Sampling` holds the settings, `Sampler` the rule and its random state in NumPy. `run.c` holds the same rule: with the
-same seed both choose the same tokens. Everything is computed in double precision, in this order:
+same seed both choose the same tokens, on every machine, since the weights are whole numbers and no sum of them depends
+on its order. The rule:
 
-    x = logits + bias; the penalties, over the distinct tokens among the last `window` accepted
-        (repetition: x / r where x > 0, else x * r; then presence is taken away)
-    temperature <= 0: the largest x, the lowest id among equals, and no randomness is used
-    x / temperature; order by x, then id; top_k; p = exp(x - max); top_p; min_p; one draw among what is left
+    x = logits + bias, NaN as -inf; the penalties, over the distinct tokens among the last `window` accepted
+        (repetition: x / r where x > 0, else x * r; then presence is taken away; in double precision, then made single)
+    temperature <= 0, or the largest x is infinite: the largest x, the lowest id among equals, and no randomness is used
+    w = 2^30 exp((x - max) / temperature), cut to a whole number: `_weights`
+    ahead of a token are those of larger w, and of equal w those of lower ids. A token may stand if fewer than top_k are
+        ahead of it, those ahead hold less than top_p of the sum of all w, and its own w is at least min_p 2^30
+    one token is drawn from all, with chances as w; as long as it may not stand, another is drawn from those ahead of it
+
+So top_p is a share of everything, with or without top_k. The last step gives each token the chance that one draw among
+those that may stand would give it, without sorting, and the first draw stands in top_p of the cases.
 
 Sources: top_p: Holtzman et al. 2020 (arXiv:1904.09751); min_p: Nguyen et al. 2024 (arXiv:2407.01082); repetition:
-Keskar et al. 2019 (arXiv:1909.05858); the random numbers: splitmix64, Steele et al. 2014.
+Keskar et al. 2019 (arXiv:1909.05858); drawing until one stands: Ye et al. 2025 (FlashInfer, arXiv:2501.01005); the
+random numbers: splitmix64, Steele et al. 2014.
 """
 
 from __future__ import annotations
@@ -24,7 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 WINDOW_MAX = 4096
+MOST = 2**30  # the weight of the most likely token
 _MASK = (1 << 64) - 1
+_LINE = np.float32(float.fromhex("0x1.10df9ep-88")), np.float32(float.fromhex("0x1.7a4p-109"))
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class Sampling:
 
     temperature: float = 0.8  # 0: the most likely token
     top_k: int = 0  # keep the k most likely; 0: off
-    top_p: float = 0.95  # keep the fewest tokens that hold this share of the probability; 1: off
+    top_p: float = 0.95  # keep the fewest tokens that hold this share of all probability; 1: off
     min_p: float = 0.0  # keep tokens at least this likely, relative to the most likely; 0: off
     repetition: float = 1.0  # divides the (positive) logits of tokens seen in the window; 1: off
     presence: float = 0.0  # taken from the logits of tokens seen in the window; 0: off
@@ -83,48 +93,50 @@ class Sampler:
         self.seed = new_seed() if sampling.seed is None else sampling.seed
         self._state = self.seed
         self._window: deque[int] = deque(maxlen=sampling.window)
-        self._bias_V = np.zeros(vocab)
+        self._bias_V = np.zeros(vocab, np.float32)
         for token, bias in sampling.logit_bias.items():
             if token >= vocab:
                 raise ValueError(f"logit_bias names token {token}, the vocabulary has {vocab}")
-            self._bias_V[token] = np.float32(bias)
+            self._bias_V[token] = bias
 
     def accept(self, token: int) -> None:
         """Take note of a token of the text, for the penalties."""
         self._window.append(token)
 
     def pick(self, logits_V: NDArray[np.float32]) -> int:
-        """Choose a token from logits [vocab] and accept it. Costs a sort of the vocabulary."""
+        """Choose a token from logits [vocab] and accept it."""
         if logits_V.shape != (self.vocab,):
             raise ValueError(f"logits have shape {logits_V.shape}, the sampler expects ({self.vocab},)")
         s = self.sampling
         # the settings are single precision in the C program; so they are here
         temperature, repetition, presence = (float(np.float32(v)) for v in (s.temperature, s.repetition, s.presence))
-        top_p, min_p = float(np.float32(s.top_p)), float(np.float32(s.min_p))
-
-        x_V = logits_V.astype(np.float64) + self._bias_V
-        x_V[np.isnan(x_V)] = -np.inf
-        seen = list(set(self._window))
-        if seen and (repetition != 1 or presence != 0):
-            x_N = x_V[seen]
-            x_V[seen] = np.where(x_N > 0, x_N / repetition, x_N * repetition) - presence
-        if temperature <= 0:
+        with np.errstate(invalid="ignore", over="ignore"):  # infinities, and what is not a number
+            x_V = logits_V.astype(np.float32) + self._bias_V
+            seen = list(set(self._window))
+            if seen and (repetition != 1 or presence != 0):
+                x_N = x_V[seen].astype(np.float64)
+                x_V[seen] = np.where(x_N > 0, x_N / repetition, x_N * repetition) - presence
+            x_V[np.isnan(x_V)] = -np.inf
             token = int(np.argmax(x_V))
-        else:
-            x_V /= temperature
-            order_K = np.argsort(-x_V, kind="stable")[: s.top_k or None]
-            x_K = x_V[order_K]
-            p_K = np.exp(x_K - x_K[0]) if np.isfinite(x_K[0]) else (x_K == x_K[0]).astype(np.float64)
-            running_K = np.cumsum(p_K)  # in order, one by one, as C does
-            keep = len(p_K)
-            if top_p < 1:
-                keep = min(keep, int(np.searchsorted(running_K, top_p * running_K[-1])) + 1)
-            if min_p > 0:
-                keep = int(np.count_nonzero(p_K[:keep] >= min_p * p_K[0]))
-            u = self._next() * running_K[keep - 1]
-            token = int(order_K[min(int(np.searchsorted(running_K[:keep], u, side="right")), keep - 1)])
+            if temperature > 0 and np.isfinite(x_V[token]):
+                token = self._draw(_weights(x_V, temperature))
         self.accept(token)
         return token
+
+    def _draw(self, w_V: NDArray[np.int64]) -> int:
+        s = self.sampling
+        share, least = float(np.float32(s.top_p)) * float(w_V.sum()), float(np.float32(s.min_p)) * MOST
+        may_V = w_V  # what may be drawn; 0 for the others
+        while True:
+            running_V = np.cumsum(may_V)
+            total = int(running_V[-1])
+            token = int(np.searchsorted(running_V, min(int(self._next() * total), total - 1), side="right"))
+            ahead_V = w_V > w_V[token]
+            ahead_V[:token] |= w_V[:token] == w_V[token]
+            may_V = np.where(ahead_V, w_V, 0)
+            n = int(np.count_nonzero(ahead_V))
+            if n == 0 or ((s.top_k == 0 or n < s.top_k) and float(may_V.sum()) < share and w_V[token] >= least):
+                return token
 
     def _next(self) -> float:
         """A number from [0, 1): splitmix64."""
@@ -133,3 +145,20 @@ class Sampler:
         z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
         return float((z ^ (z >> 31)) >> 11) * 2.0**-53
+
+
+def _weights(x_V: NDArray[np.float32], temperature: float) -> NDArray[np.int64]:
+    """2^30 exp((x - max) / temperature) to within 2 in a million, cut to a whole number.
+
+    Each operation is exact, or rounded alike by every processor, whether it fuses multiplication with addition or not.
+    A step is 2^-20 of a halving. Steps are a power of two and 20 bits of a fraction: the high 12 go into the square of
+    a polynomial in two factors, which are exact as integers, and the low 8 into a line.
+    """
+    scale = np.float32(min(2**20 * 1.4426950408889634 / temperature, 1e38))
+    steps_V = np.fmin((x_V.max() - x_V) * scale, np.float32(34 * 2**20)).astype(np.int32)
+    z_V = steps_V >> 8 & 0xFFF
+    p_V = ((z_V - 5282) ** 2 + 874015366).astype(np.float32) * ((z_V - 22565) ** 2 + 109896132).astype(np.float32)
+    line_V = _LINE[0] - _LINE[1] * (steps_V & 0xFF).astype(np.float32)
+    bits_V = (p_V * p_V * line_V).view(np.int32) - (steps_V >> 20 << 23)  # the power of two, off the exponent
+    w_V: NDArray[np.int64] = bits_V.view(np.float32).astype(np.int64)
+    return w_V
