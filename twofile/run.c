@@ -2221,8 +2221,12 @@ static void pack(void *argument, int thread) {
         const matrix *w = matrix_at(m, i);
         int first, last;
         share_panels(w, thread, m->pool.threads, &first, &last);
-        for (int panel = first; panel < last; panel++) pack_panel(w, panel, panel_at(w, thread, panel - first));
-        drop(w->source + row_bytes(w) * (size_t)(first * LANES), w->source + row_bytes(w) * (size_t)(last * LANES < w->rows ? last * LANES : w->rows));
+        for (int panel = first, dropped = first; panel < last; panel++) {
+            pack_panel(w, panel, panel_at(w, thread, panel - first));
+            if (panel + 1 < last && row_bytes(w) * (size_t)((panel + 1 - dropped) * LANES) < 1 << 20) continue;
+            drop(w->source + row_bytes(w) * (size_t)dropped * LANES, w->source + row_bytes(w) * (size_t)panel * LANES);
+            dropped = panel;
+        }
     }
 }
 
