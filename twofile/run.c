@@ -1072,7 +1072,7 @@ enum { LANES = 16, GROUP = 32, LINE = 64 };
 #define KERNELS "avx512"
 #define AVX512
 #define AVX2
-enum { WIDTH = 16, DECODE_PANELS = 1, BATCH_PANELS = 2, BATCH_TOKENS = 8, QUERIES = 8, ATTEND_BLOCKS = 2, ATTEND_COLUMNS = 3, BIAS = 128 };
+enum { WIDTH = 16, BATCH_PANELS = 2, BATCH_TOKENS = 8, QUERIES = 8, ATTEND_BLOCKS = 2, ATTEND_COLUMNS = 3, BIAS = 128 };
 typedef float vec __attribute__((vector_size(64)));
 typedef int32_t ivec __attribute__((vector_size(64)));
 static inline vec splat(float x) { return (vec)_mm512_set1_ps(x); }
@@ -1088,7 +1088,7 @@ static inline ivec dot4(bool wide, ivec sum, ivec w, ivec x) { (void)wide; retur
 #include <immintrin.h>
 #define KERNELS "avx2"
 #define AVX2
-enum { WIDTH = 8, DECODE_PANELS = 1, BATCH_PANELS = 1, BATCH_TOKENS = 3, QUERIES = 4, ATTEND_BLOCKS = 1, ATTEND_COLUMNS = 1, BIAS = 0 };
+enum { WIDTH = 8, BATCH_PANELS = 1, BATCH_TOKENS = 3, QUERIES = 4, ATTEND_BLOCKS = 1, ATTEND_COLUMNS = 1, BIAS = 0 };
 typedef float vec __attribute__((vector_size(32)));
 typedef int32_t ivec __attribute__((vector_size(32)));
 static inline vec splat(float x) { return (vec)_mm256_set1_ps(x); }
@@ -1102,7 +1102,7 @@ static inline ivec dot4(bool wide, ivec sum, ivec w, ivec x) {      /* pairs of 
     return sum + (ivec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 #else
-enum { WIDTH = 4, DECODE_PANELS = 1, BATCH_PANELS = 1, BATCH_TOKENS = 2, QUERIES = 4, ATTEND_BLOCKS = 1, ATTEND_COLUMNS = 1, BIAS = 0 };
+enum { WIDTH = 4, BATCH_PANELS = 1, BATCH_TOKENS = 2, QUERIES = 4, ATTEND_BLOCKS = 1, ATTEND_COLUMNS = 1, BIAS = 0 };
 typedef float vec __attribute__((vector_size(16)));
 typedef int32_t ivec __attribute__((vector_size(16)));
 static inline vec splat(float x) { return (vec){x, x, x, x}; }
@@ -1545,8 +1545,12 @@ INLINE void tile(int type, int P, int T, const matrix *m, const uint8_t *panels,
  * memory, once, and the tokens from the cache. Tokens are cut into tiles as even as can be. */
 INLINE void multiply_as(int type, const matrix *m, const uint8_t *panels, int row, int count, const operand *x, int n, float *y, int y_stride, int mode) {
     const int tiles = (n + BATCH_TOKENS - 1) / BATCH_TOKENS;
+    if (n == 1) {               /* one stream of weights is quicker than two */
+        for (int panel = 0; panel < count; panel++) tile(type, 1, 1, m, panels + (size_t)panel * m->panel_bytes, row + panel * LANES, x, 0, false, y + panel * LANES, y_stride, mode);
+        return;
+    }
     for (int panel = 0, step; panel < count; panel += step) {
-        step = count - panel < BATCH_PANELS || (n == 1 && DECODE_PANELS == 1) ? 1 : BATCH_PANELS;
+        step = count - panel < BATCH_PANELS ? 1 : BATCH_PANELS;
         const uint8_t *from = panels + (size_t)panel * m->panel_bytes;
         for (int i = 0, t = 0, T; i < tiles; i++, t += T) {
             T = (n - t) / (tiles - i);

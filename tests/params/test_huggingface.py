@@ -86,7 +86,9 @@ def test_there_and_back(tmp_path: Path, family: str, dtype: str) -> None:
     for backend in ("numpy", "auto"):  # auto: the program, where there is a compiler
         with Engine(tmp_path / "model.gguf", backend=backend) as engine:
             ours = engine.session().append(TOKENS, want="all")
-        np.testing.assert_allclose(ours, logits(before), atol=1e-4)
+        # the program multiplies bf16 weights by numbers rounded to bf16, and keeps keys and values so
+        atol = 1e-4 if backend == "numpy" or dtype == "float32" else 2e-2 * np.abs(logits(before)).max()
+        np.testing.assert_allclose(ours, logits(before), atol=atol)
 
 
 def test_the_tokenizer_goes_there_and_back(tmp_path: Path) -> None:
