@@ -3,8 +3,9 @@
     python tools/unicode_tables.py      # then paste it into run.c
 
 Each class is a list of ranges, delta-coded: how many characters lie between the last range and this one, then how many
-this one has. The categories are those of the installed `regex` package (their Unicode version: see its PyPI page),
-because the Python tokenizer asks the same package. Needs: regex.
+this one has; a number is written in base 26 with letters, its last digit as a capital. The categories are those of the
+installed `regex` package (their Unicode version: see its PyPI page), because the Python tokenizer asks the same one.
+Needs: regex.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ import regex
 
 from twofile.engine.reference_tokenizer import DEEPSEEK_CASED, DEEPSEEK_HAN, DEEPSEEK_MARKS
 
-WIDTH = 130
+WIDTH = 140
 CLASSES = {
     "LETTER": r"\p{L}",
     "NUMBER": r"\p{N}",
     "PUNCTUATION": r"\p{P}",
-    "SPACE": r"\s",
+    "INDENT": r"[^\S\r\n]",
+    "NEWLINE": r"[\r\n]",
+    "BLANK": "[ ]",
+    "DIGIT": "[0-9]",
+    "SIGN": r"[$+<=>^~|`]",
     "CASED": f"[{DEEPSEEK_CASED}]",
     "MARK": f"[{DEEPSEEK_MARKS}]",
     "HAN": f"[{DEEPSEEK_HAN}]",
@@ -45,20 +50,27 @@ def ranges(points: Iterable[int]) -> list[tuple[int, int]]:
     return [(first, end) for first, end in runs]
 
 
-def rows(name: str, pattern: str) -> list[str]:
-    """The rows of one class: its name, how many ranges, then gaps and lengths."""
-    found, last = ranges(having(pattern)), 0
-    numbers: list[object] = [name, len(found)]
-    for first, end in found:
-        numbers += [first - last, end - first]
+def spelled(number: int) -> str:
+    """In base 26; a capital is the last digit."""
+    text = chr(ord("A") + number % 26)
+    while number := number // 26:
+        text = chr(ord("a") + number % 26) + text
+    return text
+
+
+def row(name: str, pattern: str) -> str:
+    """One class: its name, then gaps and lengths."""
+    coded, last = "", 0
+    for first, end in ranges(having(pattern)):
+        coded += spelled(first - last) + spelled(end - first)
         last = end
-    return [f"    {row.replace(' ', ',')}," for row in textwrap.wrap(" ".join(map(str, numbers)), WIDTH - 5)]
+    return f"    {{{name}, " + "\n     ".join(f'"{line}"' for line in textwrap.wrap(coded, WIDTH)) + "},"
 
 
 def main() -> None:
-    print("static const uint16_t CHARACTERS[] = {")
+    print("static const struct { uint16_t class; const char *ranges; } CHARACTERS[] = {")
     for name, pattern in CLASSES.items():
-        print(*rows(name, pattern), sep="\n")
+        print(row(name, pattern))
     print("};")
 
 

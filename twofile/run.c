@@ -129,7 +129,7 @@ enum { U8, I8, U16, I16, U32, I32, REAL32, BOOL, STRING, ARRAY, U64, I64, REAL64
 static const uint8_t KIND_BYTES[KINDS] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
 typedef struct {                /* one metadata pair */
-    text_view key;
+    text_view name;
     uint32_t kind, item_kind;   /* item_kind: of an ARRAY's items */
     uint64_t count;             /* of an ARRAY's items, else 1 */
     const uint8_t *at;          /* the value, or an array's first item */
@@ -152,48 +152,13 @@ typedef struct {
 
 typedef struct {
     const uint8_t *map;
-    uint64_t size;
-    entry *entries;
-    uint64_t n_entries;
+    uint64_t size, n_entries, n_tensors, data_at;
+    entry *entries;             /* both lists in the order of their names */
     tensor *tensors;
-    uint64_t n_tensors;
-    uint64_t data_at;
 } gguf_file;
-
-typedef struct { const uint8_t *at; uint64_t left; } cursor;
 
 static uint32_t get_u32(const void *at) { uint32_t v; memcpy(&v, at, 4); return v; }
 static uint64_t get_u64(const void *at) { uint64_t v; memcpy(&v, at, 8); return v; }
-
-static bool take(cursor *c, uint64_t bytes, const uint8_t **at) {
-    if (bytes > c->left) return false;
-    *at = c->at;
-    c->at += bytes;
-    c->left -= bytes;
-    return true;
-}
-
-static bool take_u32(cursor *c, uint32_t *value) {
-    const uint8_t *at;
-    if (!take(c, 4, &at)) return false;
-    *value = get_u32(at);
-    return true;
-}
-
-static bool take_u64(cursor *c, uint64_t *value) {
-    const uint8_t *at;
-    if (!take(c, 8, &at)) return false;
-    *value = get_u64(at);
-    return true;
-}
-
-static bool take_text(cursor *c, text_view *text) {
-    const uint8_t *at;
-    if (!take_u64(c, &text->size) || !take(c, text->size, &at)) return false;
-    text->at = (const char *)at;
-    return true;
-}
-
 static bool same(text_view text, const char *word) { return text.size == strlen(word) && !memcmp(text.at, word, text.size); }
 
 /* A name from the file, for a message: at most 64 printable bytes. */
@@ -206,72 +171,80 @@ static printable show(text_view text) {
     return p;
 }
 
-static bool take_value(cursor *c, entry *e) {
-    if (!take_u32(c, &e->kind) || e->kind >= KINDS) return false;
-    e->count = 1;
-    if (e->kind == ARRAY && (!take_u32(c, &e->item_kind) || e->item_kind >= KINDS || e->item_kind == ARRAY || !take_u64(c, &e->count))) return false;
-    uint32_t kind = e->kind == ARRAY ? e->item_kind : e->kind;
-    e->at = c->at;
-    if (kind != STRING) {
-        if (e->count > c->left / KIND_BYTES[kind]) return false;
-        const uint8_t *at;
-        return take(c, e->count * KIND_BYTES[kind], &at);
-    }
-    text_view text;
-    for (uint64_t i = 0; i < e->count; i++)
-        if (!take_text(c, &text)) return false;
+/* ---- what is read one after another ---- */
+
+typedef struct { const uint8_t *at; uint64_t left; } cursor;
+
+/* Read so many bytes into `value`, or step over them where it is NULL; false where the file ends before. */
+static bool take(cursor *c, uint64_t bytes, void *value) {
+    if (bytes > c->left) return false;
+    if (value) memcpy(value, c->at, bytes);
+    c->at += bytes;
+    c->left -= bytes;
     return true;
 }
 
-/* Room for one more item of a growing array: counts in the file are claims, so memory follows what was really read. */
+static bool take_text(cursor *c, text_view *text) {
+    if (!take(c, 8, &text->size)) return false;
+    text->at = (const char *)c->at;
+    return take(c, text->size, NULL);
+}
+
+static bool take_value(cursor *c, entry *it) {
+    it->count = 1;
+    if (!take(c, 4, &it->kind)) return false;
+    it->item_kind = it->kind;
+    if (it->kind == ARRAY && (!take(c, 4, &it->item_kind) || !take(c, 8, &it->count))) return false;
+    if (it->item_kind >= KINDS || it->item_kind == ARRAY) return false;
+    it->at = c->at;
+    uint64_t bytes = KIND_BYTES[it->item_kind], i = 0;
+    if (bytes) return it->count <= c->left / bytes && take(c, it->count * bytes, NULL);
+    for (text_view text; i < it->count && take_text(c, &text);) i++;
+    return i == it->count;
+}
+
+/* ---- lists of entries and tensors, which both begin with their name ---- */
+
+static int by_name(const void *a, const void *b) {
+    const text_view *x = a, *y = b;
+    int order = memcmp(x->at, y->at, x->size < y->size ? x->size : y->size);
+    return order ? order : (x->size > y->size) - (x->size < y->size);
+}
+
+/* Put a list in order. Returns a name that stands in it twice, or NULL. */
+static const text_view *sort_by_name(void *list, uint64_t n, size_t item_bytes) {
+    qsort(list, n, item_bytes, by_name);
+    for (uint8_t *item = list; n > 1; n--, item += item_bytes)
+        if (!by_name(item, item + item_bytes)) return (void *)item;
+    return NULL;
+}
+
+static const entry *find(const gguf_file *f, const char *key) {
+    return bsearch(&(text_view){key, strlen(key)}, f->entries, f->n_entries, sizeof *f->entries, by_name);
+}
+
+static tensor *find_tensor(const gguf_file *f, const char *name) {
+    return bsearch(&(text_view){name, strlen(name)}, f->tensors, f->n_tensors, sizeof *f->tensors, by_name);
+}
+
+/* Room for one more item of a growing array. */
 static void *grow(void *items, uint64_t n, size_t item_bytes) {
     if (n & (n - 1)) return items;                                              /* full only at 0, 1, 2, 4, 8, ... */
     return realloc(items, (n ? 2 * n : 1) * item_bytes);
 }
 
-static const entry *find(const gguf_file *f, const char *key) {
-    for (uint64_t i = 0; i < f->n_entries; i++)
-        if (same(f->entries[i].key, key)) return &f->entries[i];
-    return NULL;
-}
-
-static int by_text(text_view a, text_view b) {
-    int order = memcmp(a.at, b.at, a.size < b.size ? a.size : b.size);
-    return order ? order : (a.size > b.size) - (a.size < b.size);
-}
-static int by_key(const void *a, const void *b) { return by_text(((const entry *)a)->key, ((const entry *)b)->key); }
-static int by_offset(const void *a, const void *b) {
-    uint64_t x = ((const tensor *)a)->offset, y = ((const tensor *)b)->offset;
-    return (x > y) - (x < y);
-}
-static int by_name(const void *a, const void *b) { return by_text(((const tensor *)a)->name, ((const tensor *)b)->name); }
-
-static tensor *find_tensor(const gguf_file *f, const char *name) {
-    tensor wanted = {.name = {name, strlen(name)}};
-    return f->n_tensors ? bsearch(&wanted, f->tensors, f->n_tensors, sizeof wanted, by_name) : NULL;
-}
-
+/* A pair takes 14 bytes of the file at least, so a false count cannot take memory out of proportion. */
 static bool read_entries(gguf_file *f, cursor *c, uint64_t count, complaint e) {
-    for (uint64_t i = 0; i < count; i++) {
-        entry *entries = grow(f->entries, f->n_entries, sizeof *entries);
-        if (!entries) return fail(e, "out of memory for the metadata");
-        f->entries = entries;
-        entry *it = &entries[i];
-        memset(it, 0, sizeof *it);
-        if (!take_text(c, &it->key)) return fail(e, "metadata: key %llu of %llu reaches past the end of the file", (unsigned long long)i, (unsigned long long)count);
-        if (!it->key.size || it->key.size > 65535) return fail(e, "metadata: key %llu has a length of %llu", (unsigned long long)i, (unsigned long long)it->key.size);
-        if (!take_value(c, it)) return fail(e, "metadata: the value of %s has an unknown type, or reaches past the end of the file", show(it->key).text);
-        f->n_entries++;
-        if (it->kind != STRING) continue;
-        uint64_t size = get_u64(it->at);
-        if (!(it->copy = malloc(size + 1))) return fail(e, "out of memory for the metadata");
-        memcpy(it->copy, it->at + 8, size);
-        it->copy[size] = 0;
+    if (count > c->left / 14 || !(f->entries = calloc(count + 1, sizeof *f->entries)))
+        return fail(e, "metadata: there is no room for %llu pairs", (unsigned long long)count);
+    f->n_entries = count;
+    for (entry *it = f->entries; it < f->entries + count; it++) {
+        if (!take_text(c, &it->name) || !it->name.size || it->name.size > 65535) return fail(e, "metadata: key %lld has a bad length", (long long)(it - f->entries));
+        if (!take_value(c, it)) return fail(e, "metadata: the value of %s has an unknown type, or reaches past the end of the file", show(it->name).text);
+        if (it->kind == STRING && !(it->copy = strndup((const char *)it->at + 8, get_u64(it->at)))) return fail(e, "out of memory for the metadata");
     }
-    if (f->n_entries) qsort(f->entries, f->n_entries, sizeof *f->entries, by_key);
-    for (uint64_t i = 1; i < f->n_entries; i++)
-        if (!by_key(&f->entries[i - 1], &f->entries[i])) return fail(e, "metadata: %s stands twice", show(f->entries[i].key).text);
-    return true;
+    const text_view *twice = sort_by_name(f->entries, count, sizeof *f->entries);
+    return !twice || fail(e, "metadata: %s stands twice", show(*twice).text);
 }
 
 static bool read_tensor(cursor *c, tensor *t, complaint e) {
@@ -279,11 +252,11 @@ static bool read_tensor(cursor *c, tensor *t, complaint e) {
     uint64_t size[4] = {1, 1, 1, 1};
     if (!take_text(c, &t->name) || !t->name.size || t->name.size > 255) return fail(e, "tensors: a name has a bad length");
     const printable name = show(t->name);
-    if (!take_u32(c, &dims) || dims < 1 || dims > 4) return fail(e, "tensor %s: number of dimensions is not 1 to 4", name.text);
+    if (!take(c, 4, &dims) || dims < 1 || dims > 4) return fail(e, "tensor %s: number of dimensions is not 1 to 4", name.text);
     for (uint32_t d = 0; d < dims; d++)
-        if (!take_u64(c, &size[d]) || !size[d] || size[d] > INT32_MAX) return fail(e, "tensor %s: dimension %u is not 1 to 2^31", name.text, d);
+        if (!take(c, 8, &size[d]) || !size[d] || size[d] > INT32_MAX) return fail(e, "tensor %s: dimension %u is not 1 to 2^31", name.text, d);
     if (size[2] != 1 || size[3] != 1) return fail(e, "tensor %s: has more than two dimensions, which no supported family uses", name.text);
-    if (!take_u32(c, &t->type) || !take_u64(c, &t->offset)) return fail(e, "tensor %s: its description is cut off", name.text);
+    if (!take(c, 4, &t->type) || !take(c, 8, &t->offset)) return fail(e, "tensor %s: its description is cut off", name.text);
     if (t->type >= TYPES || !TYPE[t->type].name)
         return fail(e, "tensor %s: type %u is not supported (F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K, Q6_K are)", name.text, t->type);
     if (size[0] % TYPE[t->type].columns) return fail(e, "tensor %s: %llu columns are not whole %s blocks", name.text, (unsigned long long)size[0], TYPE[t->type].name);
@@ -293,35 +266,32 @@ static bool read_tensor(cursor *c, tensor *t, complaint e) {
     return true;
 }
 
+static int by_offset(const void *a, const void *b) {
+    uint64_t x = ((const tensor *)a)->offset, y = ((const tensor *)b)->offset;
+    return (x > y) - (x < y);
+}
+
+/* A tensor's description takes 33 bytes at least. */
 static bool read_tensors(gguf_file *f, cursor *c, uint64_t count, complaint e) {
-    for (uint64_t i = 0; i < count; i++) {
-        tensor *tensors = grow(f->tensors, f->n_tensors, sizeof *tensors);
-        if (!tensors) return fail(e, "out of memory for the tensors");
-        f->tensors = tensors;
-        memset(&tensors[i], 0, sizeof *tensors);
-        if (!read_tensor(c, &tensors[i], e)) return false;
-        f->n_tensors++;
-    }
-    uint64_t alignment = 32;
+    if (count > c->left / 33 || !(f->tensors = calloc(count + 1, sizeof *f->tensors))) return fail(e, "there is no room for %llu tensors", (unsigned long long)count);
+    f->n_tensors = count;
+    for (tensor *t = f->tensors; t < f->tensors + count; t++)
+        if (!read_tensor(c, t, e)) return false;
     const entry *asked = find(f, "general.alignment");
-    if (asked) alignment = asked->kind == U32 ? get_u32(asked->at) : 0;
+    uint64_t alignment = !asked ? 32 : asked->kind == U32 ? get_u32(asked->at) : 0;
     if (alignment < 8 || alignment > (1u << 20) || (alignment & (alignment - 1))) return fail(e, "general.alignment is not a power of two from 8 to 2^20");
-    uint64_t position = f->size - c->left;
-    f->data_at = (position + alignment - 1) / alignment * alignment;
+    f->data_at = (f->size - c->left + alignment - 1) / alignment * alignment;
     uint64_t room = f->data_at <= f->size ? f->size - f->data_at : 0, end = 0;
-    if (f->n_tensors) qsort(f->tensors, f->n_tensors, sizeof *f->tensors, by_offset);
-    for (uint64_t i = 0; i < f->n_tensors; i++) {
-        tensor *t = &f->tensors[i];
+    qsort(f->tensors, count, sizeof *f->tensors, by_offset);
+    for (tensor *t = f->tensors; t < f->tensors + count; t++) {
         if (t->offset % alignment) return fail(e, "tensor %s: offset %llu is not a multiple of the alignment %llu", show(t->name).text, (unsigned long long)t->offset, (unsigned long long)alignment);
         if (t->offset > room || t->bytes > room - t->offset) return fail(e, "tensor %s: its data reaches past the end of the file (is the file cut off?)", show(t->name).text);
         if (t->offset < end) return fail(e, "tensor %s: its data overlaps another tensor's", show(t->name).text);
         end = t->offset + t->bytes;
         t->data = f->map + f->data_at + t->offset;
     }
-    if (f->n_tensors) qsort(f->tensors, f->n_tensors, sizeof *f->tensors, by_name);
-    for (uint64_t i = 1; i < f->n_tensors; i++)
-        if (!by_name(&f->tensors[i - 1], &f->tensors[i])) return fail(e, "tensor %s stands twice", show(f->tensors[i].name).text);
-    return true;
+    const text_view *twice = sort_by_name(f->tensors, count, sizeof *f->tensors);
+    return !twice || fail(e, "tensor %s stands twice", show(*twice).text);
 }
 
 static void file_close(gguf_file *f) {
@@ -329,68 +299,65 @@ static void file_close(gguf_file *f) {
     free(f->entries);
     free(f->tensors);
     if (f->map) munmap((void *)f->map, f->size);
-    memset(f, 0, sizeof *f);
 }
 
 /* On failure whatever was read so far is left for file_close. */
 static bool file_open(gguf_file *f, const char *path, complaint e) {
-    memset(f, 0, sizeof *f);
+    *f = (gguf_file){0};
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat about;
     if (fd < 0) return fail(e, "cannot open %s: %s", path, strerror(errno));
-    if (fstat(fd, &about) || !S_ISREG(about.st_mode) || about.st_size < 24) {
-        close(fd);
-        return fail(e, "%s is not a parameters file: it is %s", path, S_ISREG(about.st_mode) ? "shorter than a header" : "not a regular file");
-    }
-    f->size = (uint64_t)about.st_size;
-    void *map = mmap(NULL, f->size, PROT_READ, MAP_PRIVATE, fd, 0);
+    struct stat about;
+    bool regular = !fstat(fd, &about) && S_ISREG(about.st_mode);
+    f->size = regular ? (uint64_t)about.st_size : 0;
+    void *map = f->size < 24 ? MAP_FAILED : mmap(NULL, f->size, PROT_READ, MAP_PRIVATE, fd, 0);
+    int problem = errno;
     close(fd);
-    if (map == MAP_FAILED) return fail(e, "cannot map %s: %s", path, strerror(errno));
+    if (f->size < 24) return fail(e, "%s is not a parameters file: it is %s", path, regular ? "shorter than a header" : "not a regular file");
+    if (map == MAP_FAILED) return fail(e, "cannot map %s: %s", path, strerror(problem));
     f->map = map;
-    cursor c = {f->map + 4, f->size - 4};
-    uint32_t version;
-    uint64_t tensors, pairs;
     if (memcmp(f->map, "GGUF", 4)) return fail(e, "%s is not a parameters file: it does not begin with GGUF", path);
-    if (!take_u32(&c, &version) || !take_u64(&c, &tensors) || !take_u64(&c, &pairs)) return fail(e, "the header is cut off");
+    uint32_t version = get_u32(f->map + 4);
     if (version != 2 && version != 3) return fail(e, "GGUF version %u is not supported (2 and 3 are)", version);
-    return read_entries(f, &c, pairs, e) && read_tensors(f, &c, tensors, e);
+    cursor c = {f->map + 24, f->size - 24};
+    return read_entries(f, &c, get_u64(f->map + 16), e) && read_tensors(f, &c, get_u64(f->map + 8), e);
 }
 
 /* Metadata values, checked. An absent key gives `otherwise`; a wrong type or an unreasonable value is an error. */
 static bool get_integer(const gguf_file *f, const char *key, int64_t otherwise, int64_t least, int64_t most, int32_t *value, complaint e) {
     const entry *it = find(f, key);
-    int64_t number = otherwise;
-    if (it) switch (it->kind) {
-        case U8: case BOOL: number = it->at[0]; break;
-        case I8: number = (int8_t)it->at[0]; break;
-        case U16: { uint16_t v; memcpy(&v, it->at, 2); number = v; break; }
-        case I16: { int16_t v; memcpy(&v, it->at, 2); number = v; break; }
-        case U32: number = get_u32(it->at); break;
-        case I32: number = (int32_t)get_u32(it->at); break;
-        case U64: case I64: number = (int64_t)get_u64(it->at); break;
-        default: return fail(e, "metadata: %s is not an integer", key);
+    uint64_t bits = 0;
+    if (it) {
+        memcpy(&bits, it->at, KIND_BYTES[it->kind]);
+        switch (it->kind) {
+            case U8: case U16: case U32: case U64: case I64: case BOOL: otherwise = (int64_t)bits; break;
+            case I8: otherwise = (int8_t)bits; break;
+            case I16: otherwise = (int16_t)bits; break;
+            case I32: otherwise = (int32_t)bits; break;
+            default: return fail(e, "metadata: %s is not an integer", key);
+        }
+        if (otherwise < least || otherwise > most)
+            return fail(e, "metadata: %s is %lld, which is not from %lld to %lld", key, (long long)otherwise, (long long)least, (long long)most);
     }
-    if (it && (number < least || number > most)) return fail(e, "metadata: %s is %lld, which is not from %lld to %lld", key, (long long)number, (long long)least, (long long)most);
-    *value = (int32_t)number;
+    *value = (int32_t)otherwise;
     return true;
 }
 
-static bool get_real(const gguf_file *f, const char *key, float otherwise, float least, float most, float *value, complaint e) {
+static bool get_real(const gguf_file *f, const char *key, double otherwise, double least, double most, float *value, complaint e) {
     const entry *it = find(f, key);
-    double number = otherwise;
     if (it) {
-        if (it->kind == REAL32) { float v; memcpy(&v, it->at, 4); number = v; }
-        else if (it->kind == REAL64) memcpy(&number, it->at, 8);
+        float single = 0;
+        if (it->kind == REAL32) memcpy(&single, it->at, 4), otherwise = (double)single;
+        else if (it->kind == REAL64) memcpy(&otherwise, it->at, 8);
         else return fail(e, "metadata: %s is not a real number", key);
-        if (!(number >= least && number <= most)) return fail(e, "metadata: %s is %g, which is not from %g to %g", key, number, least, most);
+        if (!(otherwise >= least && otherwise <= most)) return fail(e, "metadata: %s is %g, which is not from %g to %g", key, otherwise, least, most);
     }
-    *value = (float)number;
+    *value = (float)otherwise;
     return true;
 }
 
 static const char *get_text(const gguf_file *f, const char *key) {
     const entry *it = find(f, key);
-    return it && it->kind == STRING ? it->copy : NULL;
+    return it ? it->copy : NULL;
 }
 
 /* ==== tokenizer ===========================================================================================
@@ -403,7 +370,7 @@ static const char *get_text(const gguf_file *f, const char *key) {
  * in a text as they stand, before anything is merged. Merging looks only at normal tokens, so that a control token can
  * come out of a text in one way alone: its name is found there and the caller asked for it.
  * Encoding n bytes costs O(n log n) time and O(n) memory. Nothing is written after open: threads share a tokenizer. */
-typedef struct {                      /* what the file says of its vocabulary */
+typedef struct {                      /* what the file says of its vocabulary; counts and ids are checked */
     text_view model, pre;             /* "llama" or "gpt2"; the pre-tokenizer's name */
     uint32_t n_tokens, n_merges;
     const text_view *tokens, *merges; /* in the file's spelling */
@@ -415,150 +382,132 @@ typedef struct {                      /* what the file says of its vocabulary */
 
 /* ---- characters ---- */
 
-enum { NO_CHARACTER = 0x110000 };     /* in place of a code point: a byte that is not UTF-8 */
+enum { NO_CHARACTER = 0x110000, CUT_SHORT };  /* in place of a code point: a byte that is not UTF-8; one whose character goes on after the text */
 
-/* Read one character. Returns its size in bytes; 1 with NO_CHARACTER for a byte that cannot begin one; 0 where the text
- * ends inside what may become a character. */
-static int utf8_read(const char *text, int64_t size, uint32_t *point) {
-    const unsigned char *at = (const unsigned char *)text;
-    unsigned lead = at[0];
+/* Read one character, or one byte where there is none. Returns how many bytes that are. */
+static inline int utf8_read(const char *text, int64_t size, uint32_t *point) {
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};      /* less would be too long a form */
+    const unsigned char lead = (unsigned char)*text;
     *point = lead;
     if (lead < 0x80) return 1;
-    *point = NO_CHARACTER;
-    if (lead < 0xC2 || lead > 0xF4) return 1;
-    int length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    /* other second bytes would spell too long a form, a surrogate, or a number beyond the last character */
-    unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80, high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-    uint32_t value = lead & (0x7Fu >> length);
-    for (int i = 1; i < length; i++) {
-        if (i >= size) return 0;
-        if (at[i] < low || at[i] > high) return 1;
-        value = value << 6 | (at[i] & 0x3F);
-        low = 0x80, high = 0xBF;
-    }
-    *point = value;
-    return length;
+    const int length = lead < 0xC0 || lead > 0xF7 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    uint32_t value = lead & 0x7Fu >> length;
+    int i = 1;
+    for (; i < length && i < size && (text[i] & 0xC0) == 0x80; i++) value = value << 6 | (text[i] & 0x3F);
+    const bool good = i == length && value >= least[length] && value < NO_CHARACTER && value >> 11 != 0x1B;    /* no surrogate */
+    *point = good ? value : i < length && i == size ? CUT_SHORT : NO_CHARACTER;
+    return good ? length : 1;
 }
 
-
-/* What the pre-tokenizers' patterns call a letter, a number and so on: for each class how many ranges, then the ranges in
- * order, each as the gap to the one before it and its length. Unicode 18.0, printed by tools/unicode_tables.py. The last
- * three classes are DeepSeek LLM's own. */
-enum { LETTER = 1, NUMBER = 2, PUNCTUATION = 4, SPACE = 8, CASED = 16, MARK = 32, HAN = 64 };
-enum { KIND = LETTER | NUMBER | SPACE, CLASSES = 0x40000 }; /* no range reaches as far as CLASSES */
-static const uint16_t CHARACTERS[] = {
-    LETTER,694,65,26,6,26,47,1,10,1,4,1,5,23,1,31,1,458,4,12,14,5,7,1,1,1,129,5,1,2,2,4,1,1,6,1,1,3,1,1,1,20,1,83,1,139,8,166,1,
-    38,1,2,6,41,2,2,67,27,4,4,45,43,35,2,1,99,1,1,15,2,7,2,10,3,2,1,16,1,1,30,29,89,11,1,24,33,9,2,4,1,5,22,4,1,9,1,3,1,23,25,7,
-    11,5,24,1,7,16,42,58,54,3,1,18,1,7,10,15,16,4,8,2,2,2,22,1,7,1,1,3,4,3,1,16,1,13,2,1,3,14,2,10,1,8,6,4,2,2,22,1,7,1,2,1,2,1,2,
-    31,4,1,1,19,3,16,9,1,3,1,22,1,7,1,2,1,5,3,1,18,1,15,2,23,1,11,8,2,2,2,22,1,7,1,2,1,5,3,1,30,2,1,3,15,1,17,1,1,6,3,3,1,4,3,2,1,
-    1,1,2,3,2,3,3,3,12,22,1,52,8,1,3,1,23,1,16,3,1,26,3,1,2,2,2,30,1,4,8,1,3,1,23,1,10,1,5,3,1,30,3,1,2,15,2,17,9,1,3,1,41,2,1,16,
-    1,5,3,8,3,24,6,5,18,3,24,1,9,1,1,2,7,58,48,1,2,12,7,58,2,1,1,1,5,1,24,1,1,1,10,1,2,9,1,2,5,1,1,21,4,32,1,63,8,1,36,27,5,115,
-    43,20,1,16,6,4,4,3,1,3,2,7,3,4,13,12,1,17,38,1,1,5,1,2,43,1,333,1,4,2,7,1,1,1,4,2,41,1,4,2,33,1,4,2,7,1,1,1,4,2,15,1,57,1,4,2,
-    67,37,16,16,86,2,6,3,620,2,17,1,26,5,75,6,8,7,18,13,19,14,18,14,13,1,3,15,52,35,1,4,1,67,89,7,5,2,34,1,1,5,70,10,31,49,30,2,5,
-    11,44,4,26,54,23,9,53,82,1,93,47,17,8,54,30,13,2,10,44,26,36,41,3,10,36,2,11,5,43,2,3,41,4,1,6,1,2,3,1,5,192,64,278,2,6,2,38,
-    2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,1,1,3,3,1,7,3,4,2,6,4,13,5,3,1,7,116,1,13,1,15,17,98,1,4,1,2,10,1,1,3,5,6,1,1,1,1,1,1,4,1,
-    11,2,4,5,5,4,1,52,2,2683,229,6,4,3,2,12,38,1,1,5,1,2,56,7,1,16,23,9,7,1,7,1,7,1,7,1,7,1,7,1,7,1,7,80,1,469,2,42,5,5,2,4,86,6,
-    3,1,90,1,4,5,43,1,94,17,32,48,16,512,6592,64,22157,67,46,2,269,3,16,10,2,20,47,16,31,2,70,49,9,2,103,2,83,4,1,14,17,1,3,1,4,1,
-    23,29,52,14,50,62,6,3,1,1,2,11,28,10,23,25,29,7,47,28,1,16,5,1,10,10,5,1,41,23,3,1,8,20,23,3,1,3,50,1,1,3,2,2,5,2,1,1,1,24,3,
-    2,11,7,3,12,6,2,6,2,6,9,7,1,7,1,43,1,14,2,2,2,115,29,11172,12,23,4,49,8452,366,2,106,38,7,12,5,5,1,1,10,1,13,1,5,1,1,1,2,1,2,
-    1,108,33,363,18,64,2,54,40,12,116,5,1,135,36,26,6,26,11,89,3,6,2,6,2,6,2,3,35,12,1,26,1,19,1,2,1,15,2,14,34,123,389,29,3,49,
-    47,32,13,20,1,8,6,38,10,30,2,36,4,8,48,158,18,36,4,36,4,40,8,52,12,11,1,15,1,7,1,2,1,11,1,15,1,7,1,2,3,52,12,311,9,22,10,8,24,
-    6,1,42,1,14,64,6,2,1,1,44,1,2,3,1,2,23,10,23,9,31,65,19,1,2,10,22,10,26,6,26,38,56,6,2,64,1,15,4,1,3,1,29,42,29,3,29,35,8,1,
-    28,27,54,10,22,10,19,13,18,110,73,55,51,13,51,13,36,38,28,9,23,250,42,6,2,16,6,17,22,17,29,10,1,8,22,42,18,46,21,27,23,12,53,
-    57,2,2,1,13,45,32,25,26,36,29,1,2,1,8,35,3,1,12,48,14,4,21,1,1,1,35,18,1,25,19,2,63,7,1,1,1,4,1,15,1,10,7,47,38,8,2,2,2,22,1,
-    7,1,2,1,5,3,1,18,1,12,5,30,10,1,1,2,1,1,38,1,1,25,1,1,1,44,53,18,4,20,3,30,48,20,2,1,1,184,47,41,4,36,48,20,1,59,43,13,1,71,
-    27,37,7,185,44,116,64,31,8,2,1,2,8,1,2,1,24,15,1,1,1,94,8,2,39,16,1,1,1,28,1,10,40,7,1,21,1,11,46,19,1,18,73,17,1,181,33,31,9,
-    1,37,17,1,49,30,112,7,1,2,1,38,21,1,25,6,1,2,1,32,14,1,23,44,21,1,238,19,15,1,1,13,1,34,124,1,79,922,230,196,2636,97,15,1072,
-    17,6,25,3995,5,583,6841,30,1762,569,7,31,17,79,17,30,18,48,16,4,31,21,5,19,432,45,211,64,32,25,2,25,44,75,5,1,66,13,64,2,1,1,
-    14,2,12,7387,36,34,95,115,13,914,14,51,7709,4,1,7,1,2,1,297,9,1,29,3,2,1,14,5,7,396,2308,107,5,13,3,9,7,10,5990,85,1,71,1,2,2,
-    1,2,2,2,4,1,12,1,1,1,7,1,65,1,4,2,8,1,7,1,28,1,4,1,5,1,1,3,7,1,341,1,25,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,8,1844,
-    130,14,7,54,51,48,62,146,45,10,7,16,1,321,30,18,44,484,28,228,30,2,1,207,31,1,3,1,2,1,7,2,5,9,2,224,7,1,4,1,2,1,15,1,197,59,
-    68,7,1,1204,4,1,27,1,2,1,1,2,1,1,10,1,4,1,1,1,1,6,1,4,1,1,1,1,1,1,3,1,2,1,1,2,1,1,1,1,1,1,1,1,1,1,2,1,1,2,4,1,7,1,4,1,4,1,1,1,
-    10,1,17,5,3,1,5,1,17,4420,42720,32,4383,1,5774,2,7473,15,622,2466,542,1506,4939,5,8490,39814,11328,
-    NUMBER,148,48,10,120,2,5,1,2,3,1441,10,134,10,198,10,412,10,118,10,4,6,108,10,118,10,118,10,2,6,110,13,115,10,8,7,103,10,104,
-    7,7,19,109,10,96,10,118,10,70,20,268,10,70,10,719,20,881,3,239,10,6,10,22,10,300,10,128,11,165,10,6,10,182,10,86,10,134,10,6,
-    10,1046,1,3,6,6,10,198,51,2,5,726,60,78,22,630,30,1385,1,777,1,25,9,14,3,343,4,138,10,30,8,1,15,32,10,39,15,29536,10,188,10,
-    320,6,154,10,38,10,198,10,22,10,86,10,406,10,21270,10,493,45,12,57,17,2,341,27,36,4,29,1,8,1,134,5,202,10,942,8,25,7,39,9,75,
-    5,22,6,160,2,2,16,2,46,64,9,52,2,30,3,75,5,104,8,24,8,41,7,330,6,48,10,6,10,278,31,158,10,42,4,112,7,134,30,128,10,60,10,144,
-    10,7,20,251,10,342,10,118,10,374,10,102,10,6,20,76,12,420,19,93,10,662,10,86,29,227,10,70,10,54,10,358,10,102,21,1067,112,5,
-    11,208,311,15017,10,2342,10,86,10,134,10,1,7,526,10,262,23,349,3,23801,10,1478,20,12,20,108,25,1109,50,2368,10,422,10,502,10,
-    247,10,716,9,128,10,791,59,1,3,1,4,76,45,1,15,962,13,2787,10,
-    PUNCTUATION,200,33,3,1,6,1,4,10,2,3,2,26,3,1,1,27,1,1,1,35,1,5,1,3,1,10,2,3,1,3,1,702,1,8,1,466,6,41,2,51,1,1,1,2,1,2,1,44,2,
-    20,2,1,2,13,1,1,3,74,4,102,1,43,14,233,3,54,15,31,1,261,2,10,1,140,1,120,1,121,1,390,1,12,1,367,1,90,1,10,2,168,15,1,1,37,4,
-    71,1,74,5,4,2,111,6,171,1,612,9,151,1,621,1,44,2,78,3,71,2,157,3,1,3,37,11,313,2,216,2,128,7,1,6,160,2,10,7,28,3,124,4,59,5,
-    62,2,64,8,11,1,828,24,8,20,1,13,1,12,30,2,14,2,633,4,29,2,1085,14,79,2,31,10,403,22,63,4,32,2,763,4,1,2,112,1,143,47,1,32,2,
-    12,2,4,413,3,4,10,2,12,16,1,12,1,98,1,90,1,29698,2,269,3,99,1,10,1,115,6,380,4,86,2,40,3,1,1,49,2,47,1,97,13,16,2,124,4,126,2,
-    16,2,249,1,20818,2,208,10,22,35,1,14,1,1,4,1,1,2,149,3,1,6,1,4,10,2,3,2,26,3,1,1,27,1,1,1,1,7,410,3,668,1,48,1,414,1,743,1,
-    199,1,31,1,272,9,38,1,112,7,66,7,89,4,465,1,318,1,34,1,132,5,44,4,189,7,109,2,1,4,126,4,48,2,79,4,4,1,13,1,1,3,88,6,107,1,298,
-    2,1,2,114,5,10,2,1,1,104,1,250,23,105,3,28,13,76,1,130,3,252,1,264,3,155,1,92,8,83,3,1,5,93,10,215,1,95,5,42,2,645,2,74,13,
-    175,1,1136,5,2940,2,14971,2,133,1,65,5,8,1,552,3,295,4,327,1,19644,1,7655,5,2931,1,862,2,
-    SPACE,10,9,5,18,1,100,1,26,1,5599,1,2431,11,29,2,5,1,47,1,4000,1,
-    CASED,84,65,26,6,26,58,1,10,23,1,31,1,195,1,4,4,208,1,27,192,4,2,2,3,3,1,1,6,1,1,3,1,1,1,20,1,83,1,139,8,166,1,38,2889,38,730,
-    86,2,6,2194,43,2,3,64,44,63,13,1,34,101,278,2,6,2,38,2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,1,1,3,3,1,7,3,4,2,6,4,13,5,3,1,7,261,1,
-    4,1,2,10,1,1,3,5,6,1,1,1,1,1,1,4,1,6,4,1,2,4,5,5,4,1,52,2,2683,124,2,103,6,4,3,2,31052,46,18,28,134,78,1,23,3,4,993,80,20288,
-    7,12,5,1033,26,6,26,1189,80,96,36,4,36,1924,51,13,51,2989,64,53280,68,
-    MARK,6,33,15,10,69,8089,8,4064,3,52990,15,10,69,
-    HAN,2,2048,38822,3162,11264,
+/* What the pre-tokenizers' patterns call a letter, a number and so on: for each class its ranges in order, each
+ * as the gap to the one before it and its length. A number is written in base 26 with letters, the last digit as a capital.
+ * Unicode 18.0, printed by tools/unicode_tables.py. */
+enum {
+    LETTER = 1, NUMBER = 2, PUNCTUATION = 4, INDENT = 8, NEWLINE = 16, BLANK = 32, DIGIT = 64, SIGN = 128,
+    CASED = 256, MARK = 512, HAN = 1024,        /* DeepSeek LLM's own */
+    SPACE = INDENT | NEWLINE, OTHER = 2048,     /* OTHER: no letter, number or space */
+    CLASSES = 0x40000                           /* no range reaches as far */
 };
-/* The classes of every character below CLASSES, as one byte of flags each; NULL: out of memory. */
-static uint8_t *character_classes(void) {
-    uint8_t *classes = calloc(CLASSES, 1);
-    for (size_t i = 0; classes && i < sizeof CHARACTERS / sizeof *CHARACTERS;) {
-        uint8_t class = (uint8_t)CHARACTERS[i++];
-        uint32_t ranges = CHARACTERS[i++], point = 0;
-        for (; ranges > 0; ranges--, i += 2)
-            for (uint32_t first = point + CHARACTERS[i], end = point = first + CHARACTERS[i + 1]; first < end; first++)
-                classes[first] |= class;
+static const struct { uint16_t class; const char *ranges; } CHARACTERS[] = {
+    {LETTER, "cNbAGbAbVBKBEBFXBbFBrQEMOFHBBBeZFBCCEBBGBBDBBBUBdFBfJIgKBbMBCGbPCCcPbBEEbTbRbJCBdVBBPCHCKDCBQBBbEbDdLLBYbHJCEBFWEBJBDBXZHLFYBHQbQcGcCDBS"
+     "BHKPQEICCCWBHBBDEDBQBNCBDOCKBIGECCWBHBCBCBCbFEBBTDQJBDBWBHBCBFDBSBPCXBLICCCWBHBCBFDBbECBDPBRBBGDDBEDCBBBCDCDDDMWBcAIBDBXBQDBbADBCCCbEBEIBDBXBKBF"
+     "DBbEDBCPCRJBDBbPCBQBFDIDYGFSDYBJBBCHcGbWBCMHcGCBBBFBYBBBKBCJBCFBBVEbGBcLIBbKbBFeLbRUBQGEEDBDCHDENMBRbMBBFBCbRBmVBECHBBBECbPBECbHBECHBBBECPBcFBEC"
+     "cPbLQQdICGDxWCRBbAFcXGIHSNTOSONBDPcAbJBEBcPdLHFCbIBBFcSKbFbXbECFLbSEbAcCXJcBdEBdPbVRIcCbENCKbSbAbKbPDKbKCLFbRCDbPEBGBCDBFhKcMkSCGCbMCGCIBBBBBBBb"
+     "FCcBBHBBDDBHDECGENFDBHeMBNBPRdUBEBCKBBDFGBBBBBBEBLCEFFEBcACdzFiVGEDCMbMBBFBCcEHBQXJHBHBHBHBHBHBHBHdCBsBCbQFFCEdIGDBdMBEFbRBdQRbGbWQtSjtOcMbguFcP"
+     "bUCkJDQKCUbVQbFCcSbXJCdZCdFEBORBDBEBXbDcAObYcKGDBBCLbCKXZbDHbVbCBQFBKKFBbPXDBIUXDBDbYBBDCCFCBBBYDCLHDMGCGCGJHBHBbRBOCCCeLbDqnSMXEbXmnCoCCeCbMHMF"
+     "FBBKBNBFBBBCBCBeEbHnZScMCcCbOMeMFBfFbKbAGbALdLDGCGCGCDbJMBbABTBCBPCObIeToZbDDbXbVbGNUBIGbMKbECbKEIbWgCSbKEbKEbOIcAMLBPBHBCBLBPBHBCDcAMlZJWKIYGBb"
+     "QBOcMGCBBbSBCDBCXKXJbFcNTBCKWKbAGbAbMcEGCcMBPEBDBbDbQbDDbDbJIBbCbBcCKWKTNSeGcVcDbZNbZNbKbMbCJXjQbQGCQGRWRbDKBIWbQSbUVbBXMcBcFCCBNbTbGZbAbKbDBCBI"
+     "bJDBMbWOEVBBBbJSBZTCcLHBBBEBPBKHbVbMICCCWBHBCBFDBSBMFbEKBBCBBbMBBZBBBbScBSEUDbEbWUCBBhCbVbPEbKbWUBcHbRNBcTbBbLHhDbSeMcMbFICBCIBCBYPBBBdQICbNQBBB"
+     "bCBKbOHBVBLbUTBScVRBgZbHbFJBbLRBbXbEeIHBCBbMVBZGBCBbGOBXbSVBjETPBBNBbIeUBdBbjMiWhOdxKdTPbpGRGZfxRFwLkdDbEcpUvXHbFRdBRbESbWQEbFVFTqQbTiDcMbGZCZbS"
+     "cXFBcONcMCBBOCMkyDbKbIdReLNbjEObZlkNEBHBCBlLJBbDDCBOFHpGdkUeDFNDJHKiwKdHBcTBCCBCCCEBMBBBHBcNBECIBHBbCBEBFBBDHBnDBZBZBbFBZBbFBZBbFBZBbFBZBIcsYfAO"
+     "HcCbZbWcKfQbTKHQBmJbESbSsQbCiUbECBhZbFBDBCBHCFJCiQHBEBCBPBhPcHcQHBbuIEBbBBCBBCBBKBEBBBBGBEBBBBBBDBCBBCBBBBBBBBBBCBBCEBHBEBEBBBKBRFDBFBRgoAclfCbG"
+     "gmPBioCClbLPxYdqWuWcfYhhZFmoOcgxIqtS"},
+    {NUMBER, "bWKeQCFBCDcdLKfEKhQKpWKeOKEGeEKeOKeOKCGeGNeLKIHdZKeAHHTeFKdSKeOKcSUkIKcSKbbRUbhXDjFKGKWKlOKeYLgJKGKhAKdIKfEKGKboGBDGGKhQbZCFbbYcIdAWyGbE"
+     "cbHBbdXBZJODnFEfIKbEIBPbGKbNPbrsAKhGKmIGfYKbMKhQKWKdIKpQKbfmCKsZbTMcFRCnDbBbKEbDBIBfEFhUKbkGIZHbNJcXFWGgECCQCbUcMJcACbEDcXFeAIYIbPHmSGbWKGKkSbFg"
+     "CKbQEeIHfEbEeYKcIKfOKHUjRKnEKeOKoKKdYKGUcYMqETdPKzMKdIbDiTKcSKcCKnUKdYVbpBeIFLiAlZwfPKdmCKdIKfEKBHuGKkCXnLDbjfLKceWUMUeEZbqRbYdnCKqGKtIKjNKbbOJe"
+     "YKbeLcHBDBEcYbTBPblANedFK"},
+    {PUNCTUATION, "bHDBGBEKCDCbADBBbBBBBbJBFBDBKCDBDBbbABIBrYGbPCbZBBBCBCBbSCUCBCNBBDcWEdYBbROiZDcCPbFBkBCKBfKBeQBeRBpABMBoDBdMBKCgMPBBbLEcTBcWFECeHGg"
+     "PBxOJfVBxXBbSCdADcTCgBDBDbLLmBCiICeYHBGgECKHbCDeUEcHFcKCcMILBbfWYIUBNBMbECOCyJEbDCbpTOdBCbFKpNWcLEbGCbdJEBCeIBfNbVBbGCMCEpXDEKCMQBMBdUBdMBbryGCk"
+     "JDdVBKBeLGoQEdICbODBBbXCbVBdTNQCeUEeWCQCjPBbeuSCiAKWbJBOBBEBBCfTDBGBEKCDCbADBBbBBBBBHpUDzSBbWBpYBbcPBhRBbFBkMJbMBeIHcOHdLErXBmGBbIBfCFbSEhHHeFCB"
+     "EeWEbWCdBEEBNBBDdKGeDBlMCBCeKFKCBBeABjQXeBDbCNcYBfADjSBkEDfZBdOIdFDBFdPKiHBdRFbQCyVCcWNgTBbrSFejCCwdVCfDBcNFIBvGDlJEmPBbdbOBliLFeiTBbhEC"},
+    {INDENT, "JBBCTBdWBbABihJBdpNLbDCFBbVBfxWB"},
+    {NEWLINE, "KBCB"},
+    {BLANK, "bGB"},
+    {DIGIT, "bWK"},
+    {SIGN, "bKBGBQDbFBBBbBBBB"},
+    {CASED, "cNbAGbAcGBKXBbFBhNBEEiABbBhKECCDDBBGBBDBBBUBdFBfJIgKBbMehDbMbcCdICGdgKbRCDcMbScLNBbIdXkSCGCbMCGCIBBBBBBBbFCcBBHBBDDBHDECGENFDBHkBBEBCKBBD"
+     "FGBBBBBBEBGEBCEFFEBcACdzFeUCdZGEDCbtyIbUSbCfEdABXDEbmFdCbeaIHMFbnTbAGbAbtTdCdSbKEbKcwAbZNbZekZcMdavGcQ"},
+    {MARK, "bHPKcRlzDIgaIDdakCPKcR"},
+    {HAN, "daUcflEerQqrG"},
+};
+
+static uint32_t next_number(const char **at) {
+    uint32_t number = 0;
+    while (**at >= 'a') number = 26 * number + (uint32_t)(*(*at)++ - 'a');
+    return 26 * number + (uint32_t)(*(*at)++ - 'A');
+}
+
+/* The classes of every character below CLASSES; NULL: out of memory. */
+static uint16_t *character_classes(void) {
+    uint16_t *classes = calloc(CLASSES, sizeof *classes);
+    for (size_t i = 0; classes && i < sizeof CHARACTERS / sizeof *CHARACTERS; i++) {
+        uint32_t point = 0;
+        for (const char *at = CHARACTERS[i].ranges; *at;) {
+            point += next_number(&at);
+            for (uint32_t n = next_number(&at); n > 0; n--) classes[point++] |= CHARACTERS[i].class;
+        }
     }
+    for (uint32_t point = 0; classes && point < CLASSES; point++)
+        if (!(classes[point] & (LETTER | NUMBER | SPACE))) classes[point] |= OTHER;
     return classes;
 }
 
 /* ---- pre-tokenizers ---- */
 
-/* A pre-tokenizer cuts a text by one rule after another: each cuts what the rules before it left in one piece, into its
- * own matches and what lies between them. */
+/* A text is cut by one pattern after another: each cuts what the patterns before it left in one piece, into its matches
+ * and what lies between them. A pattern is a list of alternatives, tried in order. */
 typedef struct {
-    enum { NO_RULE, RUN, LAST_SPACES, GPT2_WORDS, LLAMA3_WORDS } how;
-    uint8_t classes;                  /* RUN: characters of these classes, */
-    const char *also;                 /*      or these ASCII characters, */
-    bool after_space;                 /*      with one space in front of them where there is one, */
-    int64_t least, most;              /*      so many. LLAMA3_WORDS: at most so many digits. */
-} cut_rule;
+    enum { END, RUN, LINES, SPACES, LAST_SPACES, CONTRACTION, ANY_CASE } how;
+    uint16_t before, body, after;     /* a character of these classes where there is one; then characters of these, */
+    int32_t least, most;              /* so many; then any number of the last */
+} alternative;
 
-#define ANY INT64_MAX
+#define ANY INT32_MAX
+#define PATTERN(...) (const alternative[]){__VA_ARGS__, {.how = END}}
+#define ONE(before, body, least, most) PATTERN({RUN, before, body, 0, least, most})
+/* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
+#define GPT2 PATTERN({CONTRACTION, 0, OTHER, 0, 1, 1}, {RUN, BLANK, LETTER, 0, 1, ANY}, {RUN, BLANK, NUMBER, 0, 1, ANY}, \
+                     {RUN, BLANK, OTHER, 0, 1, ANY}, {SPACES, 0, SPACE, 0, 1, ANY})
+/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
+#define LLAMA3(digits) PATTERN({ANY_CASE, 0, OTHER, 0, 1, 1}, {RUN, OTHER | INDENT, LETTER, 0, 1, ANY}, {RUN, 0, NUMBER, 0, 1, digits}, \
+                     {RUN, BLANK, OTHER, NEWLINE, 1, ANY}, {LINES, 0, SPACE, 0, 1, ANY}, {SPACES, 0, SPACE, 0, 1, ANY})
+
 typedef struct {
     const char *names;                /* that files use for it */
     bool whole_words;                 /* a word that is a token is not merged from its bytes */
-    cut_rule rules[7];
+    const alternative *patterns[7];
 } pre_tokenizer;
 
 static const pre_tokenizer PRE_TOKENIZERS[] = {
-    {"gpt-2 default mpt gpt-neox olmo phi-2 jais trillion granite-docling gigachat a.x-4.0 mellum exaone4", 0,
-        {{.how = GPT2_WORDS}}},
-    {"starcoder refact command-r smollm codeshell exaone minerva-7b mellum2", 0,
-        {{RUN, NUMBER, "", 0, 1, 1}, {.how = GPT2_WORDS}}},
-    {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2", 1, {{.how = LLAMA3_WORDS, .most = 3}}},
-    {"dbrx smaug-bpe glm4 chatglm-bpe", 0, {{.how = LLAMA3_WORDS, .most = 3}}},
-    {"qwen2 deepseek-r1-qwen stablelm2 megrez hunyuan solar-open grok-2 kormo", 0, {{.how = LLAMA3_WORDS, .most = 1}}},
-    {"falcon", 0, {{RUN, PUNCTUATION, "$+<=>^~|`", 0, 1, ANY}, {.how = GPT2_WORDS}, {RUN, 0, "0123456789", 0, 3, 3}}},
-    {"deepseek-coder", 0, {{RUN, 0, "\r\n", 0, 1, 1}, {RUN, LETTER, "", 1, 1, ANY}, {RUN, PUNCTUATION, "", 1, 1, ANY},
-                           {RUN, HAN, "", 0, 1, ANY}, {RUN, NUMBER, "", 0, 1, 1}}},
-    {"deepseek-llm", 0, {{RUN, 0, "\r\n", 0, 1, 1}, {RUN, CASED, "", 1, 1, ANY}, {RUN, MARK, "", 1, 1, ANY},
-                         {.how = LAST_SPACES}, {RUN, HAN, "", 0, 1, ANY}, {RUN, NUMBER, "", 0, 1, ANY}}},
+    {"gpt-2 default mpt gpt-neox olmo phi-2 jais trillion granite-docling gigachat a.x-4.0 mellum exaone4", 0, {GPT2}},
+    {"starcoder refact command-r smollm codeshell exaone minerva-7b mellum2", 0, {ONE(0, NUMBER, 1, 1), GPT2}},
+    {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2", 1, {LLAMA3(3)}},
+    {"dbrx smaug-bpe glm4 chatglm-bpe", 0, {LLAMA3(3)}},
+    {"qwen2 deepseek-r1-qwen stablelm2 megrez hunyuan solar-open grok-2 kormo", 0, {LLAMA3(1)}},
+    {"falcon", 0, {ONE(0, PUNCTUATION | SIGN, 1, ANY), GPT2, ONE(0, DIGIT, 3, 3)}},
+    {"deepseek-coder", 0, {ONE(0, NEWLINE, 1, 1), ONE(SPACE, LETTER, 1, ANY), ONE(SPACE, PUNCTUATION, 1, ANY), ONE(0, HAN, 1, ANY), ONE(0, NUMBER, 1, 1)}},
+    {"deepseek-llm", 0, {ONE(0, NEWLINE, 1, 1), ONE(SPACE, CASED, 1, ANY), ONE(SPACE, MARK, 1, ANY), PATTERN({LAST_SPACES, 0, SPACE, 0, 1, ANY}),
+                         ONE(0, HAN, 1, ANY), ONE(0, NUMBER, 1, ANY)}},
 };
-
-static bool same_text(text_view a, const char *b, size_t size) { return a.size == size && !memcmp(a.at, b, size); }
 
 /* The pre-tokenizer of that name (GPT-2's where a file names none), or NULL. */
 static const pre_tokenizer *find_pre_tokenizer(text_view name) {
-    if (name.size == 0) return PRE_TOKENIZERS;
-    for (size_t i = 0; i < sizeof PRE_TOKENIZERS / sizeof *PRE_TOKENIZERS; i++) {
-        for (const char *at = PRE_TOKENIZERS[i].names; *at;) {
-            size_t size = strcspn(at, " ");
-            if (same_text(name, at, size)) return &PRE_TOKENIZERS[i];
-            at += size + (at[size] == ' ');
+    if (!name.size) return PRE_TOKENIZERS;
+    for (size_t i = 0; i < sizeof PRE_TOKENIZERS / sizeof *PRE_TOKENIZERS; i++)
+        for (const char *at = PRE_TOKENIZERS[i].names, *end; *at; at = end + strspn(end, " ")) {
+            end = at + strcspn(at, " ");
+            if (!by_name(&name, &(text_view){at, (uint64_t)(end - at)})) return &PRE_TOKENIZERS[i];
         }
-    }
     return NULL;
 }
 
@@ -576,50 +525,51 @@ typedef struct {
     float *scores;                    /* SentencePiece only */
     int32_t *tokens;                  /* hash table: a piece -> its normal token, and a literal -> its token */
     merge_entry *merges;              /* hash table: two tokens -> the token they make; byte-level only */
-    uint64_t tokens_mask, merges_mask;
+    uint64_t tokens_mask, merges_mask, factor;
     uint64_t longest, longest_literal; /* bytes in the longest piece of a normal token, of a literal */
     bool begins_literal[256];         /* a literal begins with this byte */
     int32_t byte_tokens[256];         /* -1 where a byte has no token */
-    uint8_t *classes;                 /* of the characters; byte-level only */
+    uint16_t *classes;                /* of the characters; byte-level only */
 } tokenizer;
 
-/* Both tables are probed one slot after another from a slot given by the hash; at most 3/4 of the slots are taken. */
-static uint64_t slots_for(uint64_t entries) {
+/* Both tables are probed one slot after another from a slot given by the hash, up to one that is free: all bytes 0xFF. At
+ * most 3/4 of the slots are taken. What is hashed is multiplied by an odd factor that no file can foresee. */
+static void *new_table(uint64_t entries, size_t slot_bytes, uint64_t *mask) {
     uint64_t slots = 16;
     while (slots / 4 * 3 < entries) slots *= 2;
-    return slots;
+    *mask = slots - 1;
+    void *table = malloc(slots * slot_bytes);
+    return table ? memset(table, 0xFF, slots * slot_bytes) : NULL;
 }
 
-static uint64_t scramble(uint64_t hash) {
-    hash = (hash ^ hash >> 32) * 0x9E3779B97F4A7C15u;
-    return hash ^ hash >> 29;
+/* A byte at a time, so that each prefix of a text has its hash at the cost of one byte. */
+static uint64_t hash_byte(const tokenizer *t, uint64_t hash, char byte) {
+    hash = (hash ^ (unsigned char)byte) * t->factor;
+    return hash ^ hash >> 32;
 }
-
-/* FNV-1a, a byte at a time, so that each prefix of a text has its hash at the cost of one byte. */
-#define HASH_OF_NOTHING 0xCBF29CE484222325u
-static uint64_t hash_byte(uint64_t hash, char byte) { return (hash ^ (unsigned char)byte) * 0x100000001B3u; }
-static uint64_t hash_bytes(const char *at, uint64_t size) {
-    uint64_t hash = HASH_OF_NOTHING;
-    for (uint64_t i = 0; i < size; i++) hash = hash_byte(hash, at[i]);
+static uint64_t hash_of(const tokenizer *t, const char *at, uint64_t size) {
+    uint64_t hash = t->factor;
+    for (uint64_t i = 0; i < size; i++) hash = hash_byte(t, hash, at[i]);
     return hash;
 }
 
 /* The slot of a normal token's piece or of a literal: the one that holds its token, or the free one where it would go. */
 static int32_t *piece_slot(const tokenizer *t, bool normal, const char *at, uint64_t size, uint64_t hash) {
-    for (uint64_t slot = scramble(hash + normal);; slot++) {
+    for (uint64_t slot = hash + normal;; slot++) {
         int32_t *found = &t->tokens[slot & t->tokens_mask];
         if (*found < 0) return found;
-        if ((t->attributes[*found] == TF_NORMAL) == normal && same_text(t->pieces[*found], at, size)) return found;
+        const text_view piece = t->pieces[*found];
+        if (piece.size == size && (t->attributes[*found] == TF_NORMAL) == normal && !memcmp(piece.at, at, size)) return found;
     }
 }
 
 /* The normal token of that piece, or -1. */
 static int32_t find_piece(const tokenizer *t, const char *at, uint64_t size) {
-    return size == 0 || size > t->longest ? -1 : *piece_slot(t, true, at, size, hash_bytes(at, size));
+    return size == 0 || size > t->longest ? -1 : *piece_slot(t, true, at, size, hash_of(t, at, size));
 }
 
 static merge_entry *merge_slot(const tokenizer *t, int32_t left, int32_t right) {
-    for (uint64_t slot = scramble((uint64_t)(uint32_t)left << 32 | (uint32_t)right);; slot++) {
+    for (uint64_t slot = ((uint64_t)left << 32 | (uint64_t)right) * t->factor >> 32;; slot++) {
         merge_entry *found = &t->merges[slot & t->merges_mask];
         if (found->left < 0 || (found->left == left && found->right == right)) return found;
     }
@@ -633,18 +583,15 @@ static int spelled_byte(uint32_t point) {
     return point == 0x143 ? 0xAD : -1;
 }
 
-/* Write the bytes that a normal token's text stands for; never more than the text has. */
-static uint64_t unspell(const tokenizer *t, text_view text, char *out) {
+/* Write the bytes that a text in the file's spelling stands for; never more than it has. SentencePiece has U+2581 for a space. */
+static uint64_t unspell(const tokenizer *t, const char *text, uint64_t size, char *out) {
     uint64_t written = 0;
-    for (uint64_t i = 0; i < text.size;) {
+    for (uint64_t i = 0, bytes; i < size; i += bytes) {
         uint32_t point;
-        int size = utf8_read(text.at + i, (int64_t)(text.size - i), &point), byte = -1;
-        if (t->pre) byte = spelled_byte(point);
-        else if (point == 0x2581) byte = ' ';
-        if (size == 0) size = 1;
+        bytes = (uint64_t)utf8_read(text + i, (int64_t)(size - i), &point);
+        int byte = t->pre ? spelled_byte(point) : point == 0x2581 ? ' ' : -1;
         if (byte >= 0) out[written++] = (char)byte;
-        else memcpy(out + written, text.at + i, (size_t)size), written += (uint64_t)size;
-        i += (uint64_t)size;
+        else memcpy(out + written, text + i, bytes), written += bytes;
     }
     return written;
 }
@@ -659,7 +606,7 @@ static int named_byte(text_view text) {
 
 /* Read one token: its attribute, its piece (written at *at) and, of tokens with the same piece the first, where to find it. */
 static const char *read_token(tokenizer *t, const vocabulary_source *v, int32_t i, char **at) {
-    text_view text = v->tokens[i];
+    text_view text = v->tokens[i], piece = {*at, text.size};
     int32_t type = v->types ? v->types[i] : TF_NORMAL, byte = named_byte(text);
     if (type < TF_NORMAL || type > TF_BYTE) return "tokenizer.ggml.token_type has an entry that is no token type";
     if ((type == TF_CONTROL || type == TF_USER_DEFINED) && text.size > 256)     /* each place of a text is held against them */
@@ -668,15 +615,14 @@ static const char *read_token(tokenizer *t, const vocabulary_source *v, int32_t 
     /* Tokens that begin and end texts are control tokens even where a careless file has them as normal ones. One byte
      * is left alone: small vocabularies that have no such token may say 0 and mean nothing by it. */
     if ((i == v->bos || i == v->eos || i == v->eot) && text.size > 1) type = TF_CONTROL;
-    text_view piece = {*at, text.size};
-    if (type == TF_NORMAL) piece.size = unspell(t, text, *at);
+    if (type == TF_NORMAL) piece.size = unspell(t, text.at, text.size, *at);
     else if (type == TF_BYTE) **at = (char)byte, piece.size = 1;
     else if (text.size) memcpy(*at, text.at, text.size);
     *at += piece.size;
     t->pieces[i] = piece;
     t->attributes[i] = (uint8_t)type;
     if (type == TF_UNKNOWN || type == TF_UNUSED || piece.size == 0) return NULL;
-    bool normal = type == TF_NORMAL;
+    const bool normal = type == TF_NORMAL;
     if (piece.size == 1 && (normal || type == TF_BYTE)) { /* a normal token stands for a byte rather than a byte token */
         int32_t *token = &t->byte_tokens[(unsigned char)*piece.at];
         if (*token < 0 || t->attributes[*token] > type) *token = i;
@@ -685,73 +631,65 @@ static const char *read_token(tokenizer *t, const vocabulary_source *v, int32_t 
     uint64_t *longest = normal ? &t->longest : &t->longest_literal;
     if (piece.size > *longest) *longest = piece.size;
     if (!normal) t->begins_literal[(unsigned char)*piece.at] = true;
-    int32_t *slot = piece_slot(t, normal, piece.at, piece.size, hash_bytes(piece.at, piece.size));
+    int32_t *slot = piece_slot(t, normal, piece.at, piece.size, hash_of(t, piece.at, piece.size));
     if (*slot < 0) *slot = i;
     return NULL;
 }
 
 /* Of merges of the same two tokens the first counts. Those that name something which is no normal token do nothing. */
 static const char *read_merges(tokenizer *t, const vocabulary_source *v) {
-    t->classes = character_classes();
-    t->merges_mask = slots_for(v->n_merges) - 1;
-    t->merges = malloc((t->merges_mask + 1) * sizeof *t->merges);
     uint64_t longest = 4 * t->longest + 1; /* a byte is spelled with two at most */
     char *pair = malloc(longest);
-    if (!t->classes || !t->merges || !pair) return free(pair), "out of memory";
-    memset(t->merges, 0xFF, (t->merges_mask + 1) * sizeof *t->merges); /* free: -1 */
-    for (uint32_t i = 0; i < v->n_merges; i++) {
+    t->classes = character_classes();
+    t->merges = new_table(v->n_merges, sizeof *t->merges, &t->merges_mask);
+    const char *problem = t->classes && t->merges && pair ? NULL : "out of memory";
+    for (uint32_t i = 0; !problem && i < v->n_merges; i++) {
         text_view text = v->merges[i];
         const char *space = text.size > 2 ? memchr(text.at + 1, ' ', text.size - 2) : NULL;
-        if (!space) return free(pair), "tokenizer.ggml.merges has an entry that is not two tokens with a space between";
-        if (text.size > longest) continue;
-        text_view left = {text.at, (uint64_t)(space - text.at)}, right = {space + 1, text.size - left.size - 1};
-        left.size = unspell(t, left, pair);
-        right.size = unspell(t, right, pair + left.size);
-        merge_entry entry = {find_piece(t, pair, left.size), find_piece(t, pair + left.size, right.size),
-                             find_piece(t, pair, left.size + right.size), i};
+        if (!space) problem = "tokenizer.ggml.merges has an entry that is not two tokens with a space between";
+        if (!space || text.size > longest) continue;
+        uint64_t left = unspell(t, text.at, (uint64_t)(space - text.at), pair);
+        uint64_t right = unspell(t, space + 1, (uint64_t)(text.at + text.size - space - 1), pair + left);
+        merge_entry entry = {find_piece(t, pair, left), find_piece(t, pair + left, right), find_piece(t, pair, left + right), i};
         if (entry.left < 0 || entry.right < 0 || entry.joined < 0) continue;
         merge_entry *slot = merge_slot(t, entry.left, entry.right);
         if (slot->left < 0) *slot = entry;
     }
     free(pair);
-    return NULL;
+    return problem;
 }
 
 /* All of open, but that what has been allocated stays when it fails. */
 static const char *tokenizer_build(tokenizer *t, const vocabulary_source *v) {
-    if (v->n_tokens == 0 || v->n_tokens > INT32_MAX) return "tokenizer.ggml.tokens has no tokens, or too many";
-    bool byte_level = same_text(v->model, "gpt2", 4);
-    if (!byte_level && !same_text(v->model, "llama", 5)) return "tokenizer.ggml.model is neither llama nor gpt2";
+    const bool byte_level = same(v->model, "gpt2");
+    if (!byte_level && !same(v->model, "llama")) return "tokenizer.ggml.model is neither llama nor gpt2";
     if (byte_level && !(t->pre = find_pre_tokenizer(v->pre))) return "tokenizer.ggml.pre names an unknown pre-tokenizer";
-    int32_t n = t->n_tokens = (int32_t)v->n_tokens;
-    if (v->bos < -1 || v->bos >= n || v->eos < -1 || v->eos >= n || v->eot < -1 || v->eot >= n || v->unk < -1 || v->unk >= n)
-        return "a tokenizer.ggml.*_token_id is outside tokenizer.ggml.tokens";
+    const int32_t n = t->n_tokens = (int32_t)v->n_tokens;
     uint64_t total = 1;
     for (int32_t i = 0; i < n; i++) total += v->tokens[i].size;
     t->bytes = malloc(total);
     t->pieces = calloc(v->n_tokens, sizeof *t->pieces);
     t->attributes = malloc(v->n_tokens);
-    t->tokens_mask = slots_for(v->n_tokens) - 1;
-    t->tokens = malloc((t->tokens_mask + 1) * sizeof *t->tokens);
-    if (!t->bytes || !t->pieces || !t->attributes || !t->tokens) return "out of memory";
-    memset(t->tokens, 0xFF, (t->tokens_mask + 1) * sizeof *t->tokens); /* free: -1 */
+    t->scores = calloc(v->n_tokens, sizeof *t->scores);
+    t->tokens = new_table(v->n_tokens, sizeof *t->tokens, &t->tokens_mask);
+    if (!t->bytes || !t->pieces || !t->attributes || !t->scores || !t->tokens) return "out of memory";
     memset(t->byte_tokens, 0xFF, sizeof t->byte_tokens);
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    t->factor = ((uint64_t)now.tv_nsec << 32 ^ (uint64_t)(uintptr_t)t->bytes) * 0x9E3779B97F4A7C15u | 1;
     char *at = t->bytes;
-    const char *problem = NULL;
-    for (int32_t i = 0; i < n && !problem; i++) problem = read_token(t, v, i, &at);
-    if (problem) return problem;
+    for (int32_t i = 0; i < n; i++) {
+        const char *problem = read_token(t, v, i, &at);
+        if (problem) return problem;
+        if (v->scores) t->scores[i] = isnan(v->scores[i]) ? -INFINITY : v->scores[i]; /* what is not a number would have no place in the order */
+    }
     t->unk = v->unk >= 0 && t->attributes[v->unk] != TF_CONTROL ? v->unk : -1;
-    if (t->pre) return read_merges(t, v);
-    t->add_space_prefix = v->add_space_prefix;
-    if (!(t->scores = calloc(v->n_tokens, sizeof *t->scores))) return "out of memory";
-    for (int32_t i = 0; v->scores && i < n; i++) /* what is not a number would have no place in the order */
-        t->scores[i] = isnan(v->scores[i]) ? -INFINITY : v->scores[i];
-    return NULL;
+    t->add_space_prefix = !t->pre && v->add_space_prefix;
+    return t->pre ? read_merges(t, v) : NULL;
 }
 
 static void tokenizer_close(tokenizer *t) {
-    free(t->bytes), free(t->pieces), free(t->attributes), free(t->scores), free(t->tokens);
-    free(t->merges), free(t->classes);
+    free(t->bytes), free(t->pieces), free(t->attributes), free(t->scores), free(t->tokens), free(t->merges), free(t->classes);
 }
 
 /* Returns NULL, or what is wrong with the file: then there is nothing to close. Nothing of `v` is kept. */
@@ -764,31 +702,24 @@ static const char *tokenizer_open(tokenizer *t, const vocabulary_source *v) {
 
 /* ---- encoding ---- */
 
-typedef struct { int32_t start, size, previous, next, token; } symbol; /* a stretch of text; token -1: none yet */
-typedef struct { double priority; int32_t left, size, token; } bigram; /* `left` and what follows it would make `token` */
+typedef struct {                      /* a stretch of text, in a list of neighbours */
+    double priority;                  /* of the pair with the next one */
+    int32_t joined, token;            /* the token that the pair would make, and the one that this is; -1: none */
+    int32_t start, size, previous, next;
+} symbol;
+typedef struct { double priority; int32_t left; } bigram; /* a symbol and the next one */
 
-typedef struct {                      /* one call of encode */
+typedef struct {                      /* one call of encode; room for all of its text */
     const tokenizer *t;
     const char *text;                 /* what the offsets below are into */
+    char *spaced;                     /* SentencePiece: the text with plain spaces */
     int32_t *starts;                  /* byte-level: where each character starts, and the end of the last one */
-    uint8_t *classes;                 /* byte-level: the classes of each character */
-    symbol *symbols;                  /* `symbols_room` of them, and twice as many bigrams */
-    bigram *heap;
-    int64_t symbols_room, n_heap, room, count;
+    uint16_t *classes;                /* byte-level: the classes of each character */
+    symbol *symbols;
+    bigram *heap;                     /* pairs to merge, and stale ones */
+    int64_t n_heap, room, count;
     int32_t *out;                     /* `count` tokens so far, the first `room` of them written */
-    bool failed;                      /* out of memory */
 } encoder;
-
-/* Room to merge n symbols. Each merge takes one pair and one symbol away and proposes two pairs at most, so the heap never
- * holds more than twice as many pairs as there are symbols. */
-static bool make_room(encoder *e, int64_t n) {
-    if (n <= e->symbols_room) return true;
-    free(e->symbols), free(e->heap);
-    e->symbols_room = n + n / 2 + 32;
-    e->symbols = malloc((size_t)e->symbols_room * sizeof *e->symbols);
-    e->heap = malloc((size_t)e->symbols_room * 2 * sizeof *e->heap);
-    return !(e->failed = !e->symbols || !e->heap);
-}
 
 static void emit(encoder *e, int32_t token) {
     if (e->count < e->room) e->out[e->count] = token;
@@ -796,14 +727,12 @@ static void emit(encoder *e, int32_t token) {
 }
 
 /* What comes first: the higher priority, then what stands further left. */
-static bool goes_before(const bigram *a, const bigram *b) {
-    return a->priority > b->priority || (a->priority == b->priority && a->left < b->left);
-}
+static bool goes_before(bigram a, bigram b) { return a.priority > b.priority || (a.priority == b.priority && a.left < b.left); }
 
 static void heap_push(encoder *e, bigram added) {
     bigram *heap = e->heap;
     int64_t hole = e->n_heap++;
-    for (; hole > 0 && goes_before(&added, &heap[(hole - 1) / 2]); hole = (hole - 1) / 2) heap[hole] = heap[(hole - 1) / 2];
+    for (; hole > 0 && goes_before(added, heap[(hole - 1) / 2]); hole = (hole - 1) / 2) heap[hole] = heap[(hole - 1) / 2];
     heap[hole] = added;
 }
 
@@ -811,200 +740,132 @@ static bigram heap_pop(encoder *e) {
     bigram *heap = e->heap, first = heap[0], last = heap[--e->n_heap];
     int64_t hole = 0;
     for (int64_t child; (child = 2 * hole + 1) < e->n_heap; hole = child) {
-        if (child + 1 < e->n_heap && goes_before(&heap[child + 1], &heap[child])) child++;
-        if (!goes_before(&heap[child], &last)) break;
+        if (child + 1 < e->n_heap && goes_before(heap[child + 1], heap[child])) child++;
+        if (!goes_before(heap[child], last)) break;
         heap[hole] = heap[child];
     }
     heap[hole] = last;
     return first;
 }
 
-/* Queue the pair of two neighbours, where they make a token. */
-static void propose(encoder *e, int32_t left, int32_t right) {
-    if (left < 0 || right < 0) return;
-    const symbol *a = &e->symbols[left], *b = &e->symbols[right];
-    bigram pair = {0, left, a->size + b->size, -1};
-    if (e->t->pre) {
-        if (a->token < 0 || b->token < 0) return;
+/* Queue a symbol and the next one, where they make a token. */
+static void propose(encoder *e, int32_t left) {
+    symbol *a = &e->symbols[left];
+    a->joined = -1;
+    if (a->next < 0) return;
+    const symbol *b = &e->symbols[a->next];
+    if (!e->t->pre) {
+        a->joined = find_piece(e->t, e->text + a->start, (uint64_t)(a->size + b->size));
+        if (a->joined >= 0) a->priority = e->t->scores[a->joined];
+    } else if (a->token >= 0 && b->token >= 0) {
         const merge_entry *merge = merge_slot(e->t, a->token, b->token);
-        if (merge->left >= 0) pair.token = merge->joined, pair.priority = -(double)merge->rank;
-    } else {
-        pair.token = find_piece(e->t, e->text + a->start, (uint64_t)pair.size);
-        if (pair.token >= 0) pair.priority = e->t->scores[pair.token];
+        a->joined = merge->joined, a->priority = -(double)merge->rank;
     }
-    if (pair.token >= 0) heap_push(e, pair);
+    if (a->joined >= 0) heap_push(e, (bigram){a->priority, left});
 }
 
-/* Merge the first `n` symbols until no two neighbours make a token, then put out what is left. */
-static void merge_symbols(encoder *e, int32_t n) {
+/* Merge a word's bytes, or SentencePiece's characters, until no two neighbours make a token, then put out what is left. Each
+ * merge takes a symbol away and proposes two pairs at most, so the heap never holds more than twice as many as there are bytes. */
+static void encode_word(encoder *e, int32_t start, int32_t end) {
+    const tokenizer *t = e->t;
     symbol *symbols = e->symbols;
-    e->n_heap = 0;
-    symbols[n - 1].next = -1;
-    for (int32_t i = 0; i + 1 < n; i++) propose(e, i, i + 1);
+    int32_t n = 0, token = t->pre && t->pre->whole_words ? find_piece(t, e->text + start, (uint64_t)(end - start)) : -1;
+    if (token >= 0) { emit(e, token); return; }
+    for (int32_t at = start, size; at < end; at += size, n++) {
+        uint32_t point;
+        size = t->pre ? 1 : utf8_read(e->text + at, end - at, &point);
+        token = t->pre ? t->byte_tokens[(unsigned char)e->text[at]] : find_piece(t, e->text + at, (uint64_t)size);
+        symbols[n] = (symbol){0, -1, token, at, size, n - 1, at + size < end ? n + 1 : -1};
+    }
+    for (int32_t i = 0; i < n; i++) propose(e, i);
     while (e->n_heap > 0) {
         bigram pair = heap_pop(e);
         symbol *left = &symbols[pair.left];
-        /* A pair is stale once either side was merged: then one is gone (size 0) or together they are longer. */
-        if (left->size == 0 || left->next < 0 || left->size + symbols[left->next].size != pair.size) continue;
+        if (left->joined < 0 || left->priority != pair.priority) continue; /* stale: one of the two was merged since */
         symbol *right = &symbols[left->next];
-        left->size = pair.size, left->token = pair.token, left->next = right->next;
-        right->size = 0;
+        left->size += right->size, left->token = left->joined, left->next = right->next;
+        right->joined = -1;
         if (left->next >= 0) symbols[left->next].previous = pair.left;
-        propose(e, left->previous, pair.left);
-        propose(e, pair.left, left->next);
+        if (left->previous >= 0) propose(e, left->previous);
+        propose(e, pair.left);
     }
-    for (int32_t i = 0; i >= 0; i = symbols[i].next) {
-        if (symbols[i].token >= 0) { emit(e, symbols[i].token); continue; }
-        for (int32_t j = 0; j < symbols[i].size; j++) { /* no token: byte by byte; a byte without one is unknown */
-            int32_t token = e->t->byte_tokens[(unsigned char)e->text[symbols[i].start + j]];
-            if (token < 0) token = e->t->unk;
-            if (token >= 0) emit(e, token);
+    for (const symbol *it = symbols;; it = &symbols[it->next]) {
+        if (it->token >= 0) emit(e, it->token);
+        for (int32_t i = 0; it->token < 0 && i < it->size; i++) { /* no token: byte by byte; a byte without one is unknown */
+            token = t->byte_tokens[(unsigned char)e->text[it->start + i]];
+            if (token >= 0 || t->unk >= 0) emit(e, token >= 0 ? token : t->unk);
         }
+        if (it->next < 0) return;
     }
-}
-
-/* SentencePiece: a stretch of text without literals. Its space U+2581 is a plain space here, in pieces and in texts. */
-static void encode_sentence(encoder *e, const char *text, int64_t size) {
-    char *spaced = malloc((size_t)size + 1);
-    if (!spaced || !make_room(e, size + 1)) { free(spaced), e->failed = true; return; }
-    int32_t length = 0, n = 0;
-    if (e->t->add_space_prefix) {
-        spaced[length++] = ' ';
-        e->symbols[n++] = (symbol){0, 1, -1, 1, find_piece(e->t, " ", 1)};
-    }
-    for (int64_t i = 0; i < size;) {
-        uint32_t point;
-        int bytes = utf8_read(text + i, size - i, &point), written = 1;
-        if (bytes == 0) bytes = 1;
-        if (point == 0x2581) spaced[length] = ' ';
-        else memcpy(spaced + length, text + i, (size_t)bytes), written = bytes;
-        e->symbols[n] = (symbol){length, written, n - 1, n + 1, find_piece(e->t, spaced + length, (uint64_t)written)};
-        length += written, i += bytes, n++;
-    }
-    e->text = spaced;
-    merge_symbols(e, n);
-    free(spaced);
-}
-
-/* Byte-level: the word of the characters `from` to `to`. */
-static void encode_word(encoder *e, int64_t from, int64_t to) {
-    int32_t start = e->starts[from], size = e->starts[to] - start;
-    int32_t whole = e->t->pre->whole_words ? find_piece(e->t, e->text + start, (uint64_t)size) : -1;
-    if (whole >= 0) { emit(e, whole); return; }
-    if (e->failed || !make_room(e, size)) return;
-    for (int32_t i = 0; i < size; i++)
-        e->symbols[i] = (symbol){start + i, 1, i - 1, i + 1, e->t->byte_tokens[(unsigned char)e->text[start + i]]};
-    merge_symbols(e, size);
-}
-
-/* The first byte of a character: the character itself where it is ASCII. */
-static int ascii(const encoder *e, int64_t i) { return (unsigned char)e->text[e->starts[i]]; }
-static bool is_newline(const encoder *e, int64_t i) { return ascii(e, i) == '\r' || ascii(e, i) == '\n'; }
-
-/* The end of the characters from `i` on that are all of one kind: LETTER, NUMBER, SPACE or (0) none of these. */
-static int64_t end_of(const encoder *e, int64_t i, int64_t to, int kind) {
-    while (i < to && (e->classes[i] & KIND) == kind) i++;
-    return i;
 }
 
 /* 's|'t|'re|'ve|'m|'ll|'d: how many characters of one stand here. */
 static int contraction(const encoder *e, int64_t i, int64_t to, bool any_case) {
-    if (ascii(e, i) != '\'' || i + 1 >= to) return 0;
-    int fold = any_case ? 0x20 : 0, first = ascii(e, i + 1) | fold, second = i + 2 < to ? ascii(e, i + 2) | fold : 0;
+    const char *at = e->text + e->starts[i];
+    if (*at != '\'' || i + 1 >= to) return 0;
+    int fold = any_case ? 0x20 : 0, first = at[1] | fold, second = i + 2 < to ? at[2] | fold : 0;
     if (first == 's' || first == 't' || first == 'm' || first == 'd') return 2;
     return (second == 'e' && (first == 'r' || first == 'v')) || (second == 'l' && first == 'l') ? 3 : 0;
 }
 
-/* \s+(?!\S)|\s+: white space; its last character is left to the word that follows. */
-static int64_t spaces(const encoder *e, int64_t i, int64_t to) {
-    int64_t end = end_of(e, i, to, SPACE);
-    return end < to && end > i + 1 ? end - 1 : end;
+/* Where an alternative's match at character `i` ends, in a stretch from `from` to `to`; `i` where there is none. */
+static int64_t match(const encoder *e, const alternative *a, int64_t from, int64_t i, int64_t to) {
+    const uint16_t *classes = e->classes;
+    if (!(classes[i] & (a->before | a->body))) return i;
+    if (a->how == CONTRACTION || a->how == ANY_CASE) return i + contraction(e, i, to, a->how == ANY_CASE);
+    if (a->how == LAST_SPACES && i > from && classes[i - 1] & SPACE) return i;     /* its first was looked at */
+    int64_t start = i + (classes[i] & a->before && i + 1 < to && classes[i + 1] & a->body), end = start;
+    while (end < to && end - start < a->most && classes[end] & a->body) end++;
+    if (end - start < a->least || (a->how == LAST_SPACES && end < to)) return i;
+    while (end < to && classes[end] & a->after) end++;
+    while (a->how == LINES && end > i && !(classes[end - 1] & NEWLINE)) end--;
+    return a->how == SPACES && end < to && end > i + 1 ? end - 1 : end;
 }
 
-/* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
-static int64_t gpt2_word(const encoder *e, int64_t i, int64_t to) {
-    int shortened = contraction(e, i, to, false);
-    if (shortened) return i + shortened;
-    int64_t start = i + (ascii(e, i) == ' ' && i + 1 < to);
-    int kind = e->classes[start] & KIND;
-    return kind == SPACE ? spaces(e, i, to) : end_of(e, start, to, kind);
-}
-
-/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
-static int64_t llama3_word(const encoder *e, int64_t i, int64_t to, int64_t digits) {
-    int shortened = contraction(e, i, to, true), kind = e->classes[i] & KIND;
-    if (shortened) return i + shortened;
-    if (kind == LETTER) return end_of(e, i, to, LETTER);
-    if (kind == NUMBER) return end_of(e, i, to - i < digits ? to : i + digits, NUMBER);
-    if (!is_newline(e, i) && i + 1 < to && e->classes[i + 1] & LETTER) return end_of(e, i + 1, to, LETTER);
-    int64_t start = i + (ascii(e, i) == ' ' && i + 1 < to), end = end_of(e, start, to, 0);
-    if (end > start) {
-        while (end < to && is_newline(e, end)) end++;
-        return end;
-    }
-    for (end = end_of(e, i, to, SPACE); end > i; end--)
-        if (is_newline(e, end - 1)) return end;
-    return spaces(e, i, to);
-}
-
-static bool in_run(const encoder *e, const cut_rule *rule, int64_t i) {
-    return e->classes[i] & rule->classes || (*rule->also && ascii(e, i) && strchr(rule->also, ascii(e, i)));
-}
-
-/* The end of the run that starts at `i`; `i` where none does. */
-static int64_t run(const encoder *e, const cut_rule *rule, int64_t i, int64_t to) {
-    int64_t start = i + (rule->after_space && e->classes[i] & SPACE && i + 1 < to && in_run(e, rule, i + 1)), end = start;
-    while (end < to && end - start < rule->most && in_run(e, rule, end)) end++;
-    return end - start < rule->least ? i : end;
-}
-
-/* Cut the characters `from` to `to` by a rule and those after it, and encode the words. */
-static void cut(encoder *e, const cut_rule *rule, int64_t from, int64_t to) {
+/* Cut the characters `from` to `to` by a pattern and those after it, and encode the words. */
+static void cut(encoder *e, const alternative *const *pattern, int64_t from, int64_t to) {
     if (from >= to) return;
-    if (rule->how == NO_RULE) { encode_word(e, from, to); return; }
-    if (rule->how == LAST_SPACES) { /* \s+$ */
-        int64_t end = to;
-        while (end > from && e->classes[end - 1] & SPACE) end--;
-        cut(e, rule + 1, from, end), cut(e, rule + 1, end, to);
-        return;
-    }
+    if (!*pattern) { encode_word(e, e->starts[from], e->starts[to]); return; }
     int64_t gap = from;
     for (int64_t i = from, end; i < to; i = end) {
-        end = rule->how == GPT2_WORDS ? gpt2_word(e, i, to)
-            : rule->how == LLAMA3_WORDS ? llama3_word(e, i, to, rule->most) : run(e, rule, i, to);
+        end = i;
+        for (const alternative *a = *pattern; end == i && a->how; a++) end = match(e, a, from, i, to);
         if (end == i) { end++; continue; }
-        cut(e, rule + 1, gap, i);
-        cut(e, rule + 1, i, end);
+        cut(e, pattern + 1, gap, i);
+        cut(e, pattern + 1, i, end);
         gap = end;
     }
-    cut(e, rule + 1, gap, to);
+    cut(e, pattern + 1, gap, to);
 }
 
-/* Byte-level: a stretch of text without literals. */
-static void encode_words(encoder *e, const char *text, int64_t size) {
-    e->text = text;
-    e->starts = malloc(((size_t)size + 1) * sizeof *e->starts);
-    e->classes = malloc((size_t)size);
-    e->failed = !e->starts || !e->classes;
-    int64_t n = 0;
-    for (int64_t i = 0; i < size && !e->failed; n++) {
-        uint32_t point;
-        int bytes = utf8_read(text + i, size - i, &point);
-        e->starts[n] = (int32_t)i;
-        e->classes[n] = point < CLASSES ? e->t->classes[point] : 0;
-        i += bytes ? bytes : 1;
+/* A stretch of text without literals. */
+static void encode_stretch(encoder *e, const char *text, int64_t size) {
+    const tokenizer *t = e->t;
+    e->text = t->pre ? text : e->spaced;
+    if (!t->pre) {
+        const int prefix = t->add_space_prefix;
+        *e->spaced = ' ';
+        encode_word(e, 0, prefix + (int32_t)unspell(t, text, (uint64_t)size, e->spaced + prefix));
+        return;
     }
-    if (!e->failed) e->starts[n] = (int32_t)size, cut(e, e->t->pre->rules, 0, n);
-    free(e->starts), free(e->classes);
+    int64_t n = 0;
+    for (int64_t i = 0; i < size; n++) {
+        uint32_t point;
+        e->starts[n] = (int32_t)i;
+        i += utf8_read(text + i, size - i, &point);
+        e->classes[n] = point < CLASSES ? t->classes[point] : OTHER;
+    }
+    e->starts[n] = (int32_t)size;
+    cut(e, t->pre->patterns, 0, n);
 }
 
 /* The longest literal that the text begins with, or -1. User-defined tokens are part of any text, as in llama.cpp. */
 static int32_t literal_at(const tokenizer *t, const char *text, int64_t size, bool special) {
-    uint64_t longest = t->longest_literal < (uint64_t)size ? t->longest_literal : (uint64_t)size, hash = HASH_OF_NOTHING;
-    if (!t->begins_literal[(unsigned char)*text]) return -1;
+    uint64_t longest = t->longest_literal < (uint64_t)size ? t->longest_literal : (uint64_t)size, hash = t->factor;
     int32_t found = -1;
+    if (!t->begins_literal[(unsigned char)*text]) return -1;
     for (uint64_t n = 1; n <= longest; n++) {
-        hash = hash_byte(hash, text[n - 1]);
+        hash = hash_byte(t, hash, text[n - 1]);
         int32_t token = *piece_slot(t, false, text, n, hash);
         if (token >= 0 && (special || t->attributes[token] == TF_USER_DEFINED)) found = token;
     }
@@ -1014,18 +875,23 @@ static int32_t literal_at(const tokenizer *t, const char *text, int64_t size, bo
 /* Tokens of a text; see tf_tokenize. */
 static int64_t tokenizer_encode(const tokenizer *t, const char *text, int64_t size, bool special, int32_t *out, int64_t room) {
     if (size <= 0 || size > INT32_MAX - 64) return size ? -1 : 0;
-    encoder e = {.t = t, .out = out, .room = room};
-    int64_t from = 0;
-    for (int64_t i = 0; i <= size && !e.failed;) { /* from one literal to the next, and to the end */
+    const size_t n = (size_t)size + 1;
+    encoder e = {.t = t, .out = out, .room = room, .heap = malloc(n * (2 * sizeof *e.heap + sizeof *e.symbols + sizeof *e.starts + sizeof *e.classes + 1))};
+    if (!e.heap) return -1;
+    e.symbols = (symbol *)(e.heap + 2 * n);
+    e.starts = (int32_t *)(e.symbols + n);
+    e.classes = (uint16_t *)(e.starts + n);
+    e.spaced = (char *)(e.classes + n);
+    for (int64_t i = 0, from = 0; i <= size;) { /* from one literal to the next, and to the end */
         int32_t token = i < size ? literal_at(t, text + i, size - i, special) : -1;
         if (token < 0 && i < size) { i++; continue; }
-        if (from < i) (t->pre ? encode_words : encode_sentence)(&e, text + from, i - from);
+        if (from < i) encode_stretch(&e, text + from, i - from);
         if (token < 0) break;
         emit(&e, token);
         from = i += (int64_t)t->pieces[token].size;
     }
-    free(e.symbols), free(e.heap);
-    return e.failed ? -1 : e.count;
+    free(e.heap);
+    return e.count;
 }
 
 /* ---- decoding ---- */
