@@ -235,11 +235,10 @@ static void *grow(void *items, uint64_t n, size_t item_bytes) {
 
 /* A pair takes 14 bytes of the file at least, so a false count cannot take memory out of proportion. */
 static bool read_entries(gguf_file *f, cursor *c, uint64_t count, complaint e) {
-    if (count > c->left / 14 || !(f->entries = calloc(count + 1, sizeof *f->entries)))
-        return fail(e, "metadata: there is no room for %llu pairs", (unsigned long long)count);
+    if (count > c->left / 14 || !(f->entries = calloc(count + 1, sizeof *f->entries))) return fail(e, "metadata: there is no room for so many pairs");
     f->n_entries = count;
     for (entry *it = f->entries; it < f->entries + count; it++) {
-        if (!take_text(c, &it->name) || !it->name.size || it->name.size > 65535) return fail(e, "metadata: key %lld has a bad length", (long long)(it - f->entries));
+        if (!take_text(c, &it->name) || !it->name.size || it->name.size > 65535) return fail(e, "metadata: a key has a bad length");
         if (!take_value(c, it)) return fail(e, "metadata: the value of %s has an unknown type, or reaches past the end of the file", show(it->name).text);
         if (it->kind == STRING && !(it->copy = strndup((const char *)it->at + 8, get_u64(it->at)))) return fail(e, "out of memory for the metadata");
     }
@@ -248,18 +247,17 @@ static bool read_entries(gguf_file *f, cursor *c, uint64_t count, complaint e) {
 }
 
 static bool read_tensor(cursor *c, tensor *t, complaint e) {
-    uint32_t dims;
+    uint32_t dims = 0;
     uint64_t size[4] = {1, 1, 1, 1};
     if (!take_text(c, &t->name) || !t->name.size || t->name.size > 255) return fail(e, "tensors: a name has a bad length");
     const printable name = show(t->name);
-    if (!take(c, 4, &dims) || dims < 1 || dims > 4) return fail(e, "tensor %s: number of dimensions is not 1 to 4", name.text);
-    for (uint32_t d = 0; d < dims; d++)
-        if (!take(c, 8, &size[d]) || !size[d] || size[d] > INT32_MAX) return fail(e, "tensor %s: dimension %u is not 1 to 2^31", name.text, d);
+    bool good = take(c, 4, &dims) && dims >= 1 && dims <= 4;
+    for (uint32_t d = 0; good && d < dims; d++) good = take(c, 8, &size[d]) && size[d] && size[d] <= INT32_MAX;
+    if (!good || !take(c, 4, &t->type) || !take(c, 8, &t->offset)) return fail(e, "tensor %s: its dimensions are cut off, or not 1 to 2^31", name.text);
     if (size[2] != 1 || size[3] != 1) return fail(e, "tensor %s: has more than two dimensions, which no supported family uses", name.text);
-    if (!take(c, 4, &t->type) || !take(c, 8, &t->offset)) return fail(e, "tensor %s: its description is cut off", name.text);
     if (t->type >= TYPES || !TYPE[t->type].name)
         return fail(e, "tensor %s: type %u is not supported (F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K, Q6_K are)", name.text, t->type);
-    if (size[0] % TYPE[t->type].columns) return fail(e, "tensor %s: %llu columns are not whole %s blocks", name.text, (unsigned long long)size[0], TYPE[t->type].name);
+    if (size[0] % TYPE[t->type].columns) return fail(e, "tensor %s: its rows are not whole %s blocks", name.text, TYPE[t->type].name);
     t->columns = size[0];
     t->rows = size[1];
     t->bytes = t->columns / TYPE[t->type].columns * TYPE[t->type].bytes * t->rows;     /* < 2^31 * 2^31 * 4: fits */
@@ -273,7 +271,7 @@ static int by_offset(const void *a, const void *b) {
 
 /* A tensor's description takes 33 bytes at least. */
 static bool read_tensors(gguf_file *f, cursor *c, uint64_t count, complaint e) {
-    if (count > c->left / 33 || !(f->tensors = calloc(count + 1, sizeof *f->tensors))) return fail(e, "there is no room for %llu tensors", (unsigned long long)count);
+    if (count > c->left / 33 || !(f->tensors = calloc(count + 1, sizeof *f->tensors))) return fail(e, "tensors: there is no room for so many");
     f->n_tensors = count;
     for (tensor *t = f->tensors; t < f->tensors + count; t++)
         if (!read_tensor(c, t, e)) return false;
@@ -284,8 +282,8 @@ static bool read_tensors(gguf_file *f, cursor *c, uint64_t count, complaint e) {
     uint64_t room = f->data_at <= f->size ? f->size - f->data_at : 0, end = 0;
     qsort(f->tensors, count, sizeof *f->tensors, by_offset);
     for (tensor *t = f->tensors; t < f->tensors + count; t++) {
-        if (t->offset % alignment) return fail(e, "tensor %s: offset %llu is not a multiple of the alignment %llu", show(t->name).text, (unsigned long long)t->offset, (unsigned long long)alignment);
-        if (t->offset > room || t->bytes > room - t->offset) return fail(e, "tensor %s: its data reaches past the end of the file (is the file cut off?)", show(t->name).text);
+        if (t->offset % alignment) return fail(e, "tensor %s: its offset is not a multiple of the alignment", show(t->name).text);
+        if (t->offset > room || t->bytes > room - t->offset) return fail(e, "tensor %s: its data is not all there: is the file cut off?", show(t->name).text);
         if (t->offset < end) return fail(e, "tensor %s: its data overlaps another tensor's", show(t->name).text);
         end = t->offset + t->bytes;
         t->data = f->map + f->data_at + t->offset;
@@ -409,34 +407,34 @@ enum {
     CLASSES = 0x40000                           /* no range reaches as far */
 };
 static const struct { uint16_t class; const char *ranges; } CHARACTERS[] = {
-    {LETTER, "cNbAGbAbVBKBEBFXBbFBrQEMOFHBBBeZFBCCEBBGBBDBBBUBdFBfJIgKBbMBCGbPCCcPbBEEbTbRbJCBdVBBPCHCKDCBQBBbEbDdLLBYbHJCEBFWEBJBDBXZHLFYBHQbQcGcCDBS"
-     "BHKPQEICCCWBHBBDEDBQBNCBDOCKBIGECCWBHBCBCBCbFEBBTDQJBDBWBHBCBFDBSBPCXBLICCCWBHBCBFDBbECBDPBRBBGDDBEDCBBBCDCDDDMWBcAIBDBXBQDBbADBCCCbEBEIBDBXBKBF"
-     "DBbEDBCPCRJBDBbPCBQBFDIDYGFSDYBJBBCHcGbWBCMHcGCBBBFBYBBBKBCJBCFBBVEbGBcLIBbKbBFeLbRUBQGEEDBDCHDENMBRbMBBFBCbRBmVBECHBBBECbPBECbHBECHBBBECPBcFBEC"
-     "cPbLQQdICGDxWCRBbAFcXGIHSNTOSONBDPcAbJBEBcPdLHFCbIBBFcSKbFbXbECFLbSEbAcCXJcBdEBdPbVRIcCbENCKbSbAbKbPDKbKCLFbRCDbPEBGBCDBFhKcMkSCGCbMCGCIBBBBBBBb"
-     "FCcBBHBBDDBHDECGENFDBHeMBNBPRdUBEBCKBBDFGBBBBBBEBLCEFFEBcACdzFiVGEDCMbMBBFBCcEHBQXJHBHBHBHBHBHBHBHdCBsBCbQFFCEdIGDBdMBEFbRBdQRbGbWQtSjtOcMbguFcP"
-     "bUCkJDQKCUbVQbFCcSbXJCdZCdFEBORBDBEBXbDcAObYcKGDBBCLbCKXZbDHbVbCBQFBKKFBbPXDBIUXDBDbYBBDCCFCBBBYDCLHDMGCGCGJHBHBbRBOCCCeLbDqnSMXEbXmnCoCCeCbMHMF"
-     "FBBKBNBFBBBCBCBeEbHnZScMCcCbOMeMFBfFbKbAGbALdLDGCGCGCDbJMBbABTBCBPCObIeToZbDDbXbVbGNUBIGbMKbECbKEIbWgCSbKEbKEbOIcAMLBPBHBCBLBPBHBCDcAMlZJWKIYGBb"
-     "QBOcMGCBBbSBCDBCXKXJbFcNTBCKWKbAGbAbMcEGCcMBPEBDBbDbQbDDbDbJIBbCbBcCKWKTNSeGcVcDbZNbZNbKbMbCJXjQbQGCQGRWRbDKBIWbQSbUVbBXMcBcFCCBNbTbGZbAbKbDBCBI"
-     "bJDBMbWOEVBBBbJSBZTCcLHBBBEBPBKHbVbMICCCWBHBCBFDBSBMFbEKBBCBBbMBBZBBBbScBSEUDbEbWUCBBhCbVbPEbKbWUBcHbRNBcTbBbLHhDbSeMcMbFICBCIBCBYPBBBdQICbNQBBB"
-     "bCBKbOHBVBLbUTBScVRBgZbHbFJBbLRBbXbEeIHBCBbMVBZGBCBbGOBXbSVBjETPBBNBbIeUBdBbjMiWhOdxKdTPbpGRGZfxRFwLkdDbEcpUvXHbFRdBRbESbWQEbFVFTqQbTiDcMbGZCZbS"
-     "cXFBcONcMCBBOCMkyDbKbIdReLNbjEObZlkNEBHBCBlLJBbDDCBOFHpGdkUeDFNDJHKiwKdHBcTBCCBCCCEBMBBBHBcNBECIBHBbCBEBFBBDHBnDBZBZBbFBZBbFBZBbFBZBbFBZBIcsYfAO"
-     "HcCbZbWcKfQbTKHQBmJbESbSsQbCiUbECBhZbFBDBCBHCFJCiQHBEBCBPBhPcHcQHBbuIEBbBBCBBCBBKBEBBBBGBEBBBBBBDBCBBCBBBBBBBBBBCBBCEBHBEBEBBBKBRFDBFBRgoAclfCbG"
-     "gmPBioCClbLPxYdqWuWcfYhhZFmoOcgxIqtS"},
-    {NUMBER, "bWKeQCFBCDcdLKfEKhQKpWKeOKEGeEKeOKeOKCGeGNeLKIHdZKeAHHTeFKdSKeOKcSUkIKcSKbbRUbhXDjFKGKWKlOKeYLgJKGKhAKdIKfEKGKboGBDGGKhQbZCFbbYcIdAWyGbE"
-     "cbHBbdXBZJODnFEfIKbEIBPbGKbNPbrsAKhGKmIGfYKbMKhQKWKdIKpQKbfmCKsZbTMcFRCnDbBbKEbDBIBfEFhUKbkGIZHbNJcXFWGgECCQCbUcMJcACbEDcXFeAIYIbPHmSGbWKGKkSbFg"
-     "CKbQEeIHfEbEeYKcIKfOKHUjRKnEKeOKoKKdYKGUcYMqETdPKzMKdIbDiTKcSKcCKnUKdYVbpBeIFLiAlZwfPKdmCKdIKfEKBHuGKkCXnLDbjfLKceWUMUeEZbqRbYdnCKqGKtIKjNKbbOJe"
-     "YKbeLcHBDBEcYbTBPblANedFK"},
-    {PUNCTUATION, "bHDBGBEKCDCbADBBbBBBBbJBFBDBKCDBDBbbABIBrYGbPCbZBBBCBCBbSCUCBCNBBDcWEdYBbROiZDcCPbFBkBCKBfKBeQBeRBpABMBoDBdMBKCgMPBBbLEcTBcWFECeHGg"
-     "PBxOJfVBxXBbSCdADcTCgBDBDbLLmBCiICeYHBGgECKHbCDeUEcHFcKCcMILBbfWYIUBNBMbECOCyJEbDCbpTOdBCbFKpNWcLEbGCbdJEBCeIBfNbVBbGCMCEpXDEKCMQBMBdUBdMBbryGCk"
-     "JDdVBKBeLGoQEdICbODBBbXCbVBdTNQCeUEeWCQCjPBbeuSCiAKWbJBOBBEBBCfTDBGBEKCDCbADBBbBBBBBHpUDzSBbWBpYBbcPBhRBbFBkMJbMBeIHcOHdLErXBmGBbIBfCFbSEhHHeFCB"
-     "EeWEbWCdBEEBNBBDdKGeDBlMCBCeKFKCBBeABjQXeBDbCNcYBfADjSBkEDfZBdOIdFDBFdPKiHBdRFbQCyVCcWNgTBbrSFejCCwdVCfDBcNFIBvGDlJEmPBbdbOBliLFeiTBbhEC"},
+    {LETTER, "cNbAGbAbVBKBEBFXBbFBrQEMOFHBBBeZFBCCEBBGBBDBBBUBdFBfJIgKBbMBCGbPCCcPbBEEbTbRbJCBdVBBPCHCKDCBQBBbEbDdLLBYbHJCEBFWEBJBDBXZHLFYBHQbQcGcCDBSBHKP"
+     "QEICCCWBHBBDEDBQBNCBDOCKBIGECCWBHBCBCBCbFEBBTDQJBDBWBHBCBFDBSBPCXBLICCCWBHBCBFDBbECBDPBRBBGDDBEDCBBBCDCDDDMWBcAIBDBXBQDBbADBCCCbEBEIBDBXBKBF"
+     "DBbEDBCPCRJBDBbPCBQBFDIDYGFSDYBJBBCHcGbWBCMHcGCBBBFBYBBBKBCJBCFBBVEbGBcLIBbKbBFeLbRUBQGEEDBDCHDENMBRbMBBFBCbRBmVBECHBBBECbPBECbHBECHBBBECPBc"
+     "FBECcPbLQQdICGDxWCRBbAFcXGIHSNTOSONBDPcAbJBEBcPdLHFCbIBBFcSKbFbXbECFLbSEbAcCXJcBdEBdPbVRIcCbENCKbSbAbKbPDKbKCLFbRCDbPEBGBCDBFhKcMkSCGCbMCGCI"
+     "BBBBBBBbFCcBBHBBDDBHDECGENFDBHeMBNBPRdUBEBCKBBDFGBBBBBBEBLCEFFEBcACdzFiVGEDCMbMBBFBCcEHBQXJHBHBHBHBHBHBHBHdCBsBCbQFFCEdIGDBdMBEFbRBdQRbGbWQt"
+     "SjtOcMbguFcPbUCkJDQKCUbVQbFCcSbXJCdZCdFEBORBDBEBXbDcAObYcKGDBBCLbCKXZbDHbVbCBQFBKKFBbPXDBIUXDBDbYBBDCCFCBBBYDCLHDMGCGCGJHBHBbRBOCCCeLbDqnSMX"
+     "EbXmnCoCCeCbMHMFFBBKBNBFBBBCBCBeEbHnZScMCcCbOMeMFBfFbKbAGbALdLDGCGCGCDbJMBbABTBCBPCObIeToZbDDbXbVbGNUBIGbMKbECbKEIbWgCSbKEbKEbOIcAMLBPBHBCBL"
+     "BPBHBCDcAMlZJWKIYGBbQBOcMGCBBbSBCDBCXKXJbFcNTBCKWKbAGbAbMcEGCcMBPEBDBbDbQbDDbDbJIBbCbBcCKWKTNSeGcVcDbZNbZNbKbMbCJXjQbQGCQGRWRbDKBIWbQSbUVbBX"
+     "McBcFCCBNbTbGZbAbKbDBCBIbJDBMbWOEVBBBbJSBZTCcLHBBBEBPBKHbVbMICCCWBHBCBFDBSBMFbEKBBCBBbMBBZBBBbScBSEUDbEbWUCBBhCbVbPEbKbWUBcHbRNBcTbBbLHhDbSe"
+     "McMbFICBCIBCBYPBBBdQICbNQBBBbCBKbOHBVBLbUTBScVRBgZbHbFJBbLRBbXbEeIHBCBbMVBZGBCBbGOBXbSVBjETPBBNBbIeUBdBbjMiWhOdxKdTPbpGRGZfxRFwLkdDbEcpUvXHb"
+     "FRdBRbESbWQEbFVFTqQbTiDcMbGZCZbScXFBcONcMCBBOCMkyDbKbIdReLNbjEObZlkNEBHBCBlLJBbDDCBOFHpGdkUeDFNDJHKiwKdHBcTBCCBCCCEBMBBBHBcNBECIBHBbCBEBFBBD"
+     "HBnDBZBZBbFBZBbFBZBbFBZBbFBZBIcsYfAOHcCbZbWcKfQbTKHQBmJbESbSsQbCiUbECBhZbFBDBCBHCFJCiQHBEBCBPBhPcHcQHBbuIEBbBBCBBCBBKBEBBBBGBEBBBBBBDBCBBCBB"
+     "BBBBBBBBCBBCEBHBEBEBBBKBRFDBFBRgoAclfCbGgmPBioCClbLPxYdqWuWcfYhhZFmoOcgxIqtS"},
+    {NUMBER, "bWKeQCFBCDcdLKfEKhQKpWKeOKEGeEKeOKeOKCGeGNeLKIHdZKeAHHTeFKdSKeOKcSUkIKcSKbbRUbhXDjFKGKWKlOKeYLgJKGKhAKdIKfEKGKboGBDGGKhQbZCFbbYcIdAWyGbEcbHB"
+     "bdXBZJODnFEfIKbEIBPbGKbNPbrsAKhGKmIGfYKbMKhQKWKdIKpQKbfmCKsZbTMcFRCnDbBbKEbDBIBfEFhUKbkGIZHbNJcXFWGgECCQCbUcMJcACbEDcXFeAIYIbPHmSGbWKGKkSbFg"
+     "CKbQEeIHfEbEeYKcIKfOKHUjRKnEKeOKoKKdYKGUcYMqETdPKzMKdIbDiTKcSKcCKnUKdYVbpBeIFLiAlZwfPKdmCKdIKfEKBHuGKkCXnLDbjfLKceWUMUeEZbqRbYdnCKqGKtIKjNKb"
+     "bOJeYKbeLcHBDBEcYbTBPblANedFK"},
+    {PUNCTUATION, "bHDBGBEKCDCbADBBbBBBBbJBFBDBKCDBDBbbABIBrYGbPCbZBBBCBCBbSCUCBCNBBDcWEdYBbROiZDcCPbFBkBCKBfKBeQBeRBpABMBoDBdMBKCgMPBBbLEcTBcWFECeHGgPBxOJfVBx"
+     "XBbSCdADcTCgBDBDbLLmBCiICeYHBGgECKHbCDeUEcHFcKCcMILBbfWYIUBNBMbECOCyJEbDCbpTOdBCbFKpNWcLEbGCbdJEBCeIBfNbVBbGCMCEpXDEKCMQBMBdUBdMBbryGCkJDdVB"
+     "KBeLGoQEdICbODBBbXCbVBdTNQCeUEeWCQCjPBbeuSCiAKWbJBOBBEBBCfTDBGBEKCDCbADBBbBBBBBHpUDzSBbWBpYBbcPBhRBbFBkMJbMBeIHcOHdLErXBmGBbIBfCFbSEhHHeFCBE"
+     "eWEbWCdBEEBNBBDdKGeDBlMCBCeKFKCBBeABjQXeBDbCNcYBfADjSBkEDfZBdOIdFDBFdPKiHBdRFbQCyVCcWNgTBbrSFejCCwdVCfDBcNFIBvGDlJEmPBbdbOBliLFeiTBbhEC"},
     {INDENT, "JBBCTBdWBbABihJBdpNLbDCFBbVBfxWB"},
     {NEWLINE, "KBCB"},
     {BLANK, "bGB"},
     {DIGIT, "bWK"},
     {SIGN, "bKBGBQDbFBBBbBBBB"},
-    {CASED, "cNbAGbAcGBKXBbFBhNBEEiABbBhKECCDDBBGBBDBBBUBdFBfJIgKBbMehDbMbcCdICGdgKbRCDcMbScLNBbIdXkSCGCbMCGCIBBBBBBBbFCcBBHBBDDBHDECGENFDBHkBBEBCKBBD"
-     "FGBBBBBBEBGEBCEFFEBcACdzFeUCdZGEDCbtyIbUSbCfEdABXDEbmFdCbeaIHMFbnTbAGbAbtTdCdSbKEbKcwAbZNbZekZcMdavGcQ"},
+    {CASED, "cNbAGbAcGBKXBbFBhNBEEiABbBhKECCDDBBGBBDBBBUBdFBfJIgKBbMehDbMbcCdICGdgKbRCDcMbScLNBbIdXkSCGCbMCGCIBBBBBBBbFCcBBHBBDDBHDECGENFDBHkBBEBCKBBDFGB"
+     "BBBBBEBGEBCEFFEBcACdzFeUCdZGEDCbtyIbUSbCfEdABXDEbmFdCbeaIHMFbnTbAGbAbtTdCdSbKEbKcwAbZNbZekZcMdavGcQ"},
     {MARK, "bHPKcRlzDIgaIDdakCPKcR"},
     {HAN, "daUcflEerQqrG"},
 };
@@ -467,9 +465,9 @@ static uint16_t *character_classes(void) {
 /* A text is cut by one pattern after another: each cuts what the patterns before it left in one piece, into its matches
  * and what lies between them. A pattern is a list of alternatives, tried in order. */
 typedef struct {
-    enum { END, RUN, LINES, SPACES, LAST_SPACES, CONTRACTION, ANY_CASE } how;
-    uint16_t before, body, after;     /* a character of these classes where there is one; then characters of these, */
-    int32_t least, most;              /* so many; then any number of the last */
+    enum { END, RUN, LINES, SPACES, LAST_SPACES, CONTRACTION, ANY_CASE } how; /* RUN: as below; the others: see `match` */
+    uint16_t before, body, after;     /* a character of these classes, where there is one; then characters of these, */
+    int32_t least, most;              /* so many; then of the last, as many as there are */
 } alternative;
 
 #define ANY INT32_MAX
@@ -483,37 +481,36 @@ typedef struct {
                      {RUN, BLANK, OTHER, NEWLINE, 1, ANY}, {LINES, 0, SPACE, 0, 1, ANY}, {SPACES, 0, SPACE, 0, 1, ANY})
 
 typedef struct {
-    const char *names;                /* that files use for it */
+    const char *names[15];            /* that files use for it; "": where a file names none */
     bool whole_words;                 /* a word that is a token is not merged from its bytes */
     const alternative *patterns[7];
 } pre_tokenizer;
 
 static const pre_tokenizer PRE_TOKENIZERS[] = {
-    {"gpt-2 default mpt gpt-neox olmo phi-2 jais trillion granite-docling gigachat a.x-4.0 mellum exaone4", 0, {GPT2}},
-    {"starcoder refact command-r smollm codeshell exaone minerva-7b mellum2", 0, {ONE(0, NUMBER, 1, 1), GPT2}},
-    {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2", 1, {LLAMA3(3)}},
-    {"dbrx smaug-bpe glm4 chatglm-bpe", 0, {LLAMA3(3)}},
-    {"qwen2 deepseek-r1-qwen stablelm2 megrez hunyuan solar-open grok-2 kormo", 0, {LLAMA3(1)}},
-    {"falcon", 0, {ONE(0, PUNCTUATION | SIGN, 1, ANY), GPT2, ONE(0, DIGIT, 3, 3)}},
-    {"deepseek-coder", 0, {ONE(0, NEWLINE, 1, 1), ONE(SPACE, LETTER, 1, ANY), ONE(SPACE, PUNCTUATION, 1, ANY), ONE(0, HAN, 1, ANY), ONE(0, NUMBER, 1, 1)}},
-    {"deepseek-llm", 0, {ONE(0, NEWLINE, 1, 1), ONE(SPACE, CASED, 1, ANY), ONE(SPACE, MARK, 1, ANY), PATTERN({LAST_SPACES, 0, SPACE, 0, 1, ANY}),
+    {{"", "gpt-2", "default", "mpt", "gpt-neox", "olmo", "phi-2", "jais", "trillion", "granite-docling", "gigachat", "a.x-4.0", "mellum", "exaone4"}, 0, {GPT2}},
+    {{"starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"}, 0, {ONE(0, NUMBER, 1, 1), GPT2}},
+    {{"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"}, 1, {LLAMA3(3)}},
+    {{"dbrx", "smaug-bpe", "glm4", "chatglm-bpe"}, 0, {LLAMA3(3)}},
+    {{"qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "hunyuan", "solar-open", "grok-2", "kormo"}, 0, {LLAMA3(1)}},
+    {{"falcon"}, 0, {ONE(0, PUNCTUATION | SIGN, 1, ANY), GPT2, ONE(0, DIGIT, 3, 3)}},
+    {{"deepseek-coder"}, 0, {ONE(0, NEWLINE, 1, 1), ONE(SPACE, LETTER, 1, ANY), ONE(SPACE, PUNCTUATION, 1, ANY), ONE(0, HAN, 1, ANY), ONE(0, NUMBER, 1, 1)}},
+    {{"deepseek-llm"}, 0, {ONE(0, NEWLINE, 1, 1), ONE(SPACE, CASED, 1, ANY), ONE(SPACE, MARK, 1, ANY), PATTERN({LAST_SPACES, 0, SPACE, 0, 1, ANY}),
                          ONE(0, HAN, 1, ANY), ONE(0, NUMBER, 1, ANY)}},
 };
 
-/* The pre-tokenizer of that name (GPT-2's where a file names none), or NULL. */
+/* The pre-tokenizer of that name, or NULL. */
 static const pre_tokenizer *find_pre_tokenizer(text_view name) {
-    if (!name.size) return PRE_TOKENIZERS;
     for (size_t i = 0; i < sizeof PRE_TOKENIZERS / sizeof *PRE_TOKENIZERS; i++)
-        for (const char *at = PRE_TOKENIZERS[i].names, *end; *at; at = end + strspn(end, " ")) {
-            end = at + strcspn(at, " ");
-            if (!by_name(&name, &(text_view){at, (uint64_t)(end - at)})) return &PRE_TOKENIZERS[i];
-        }
+        for (const char *const *its = PRE_TOKENIZERS[i].names; *its; its++)
+            if (same(name, *its)) return &PRE_TOKENIZERS[i];
     return NULL;
 }
 
 /* ---- opening ---- */
 
-typedef struct { int32_t left, right, joined; uint32_t rank; } merge_entry;
+/* A hash table, probed one slot after another up to one that is free; at most 3/4 of the slots are taken. */
+typedef struct { uint64_t key; int32_t token; uint32_t rank; } slot;   /* token -1: free */
+typedef struct { slot *slots; uint64_t mask; } table;
 
 typedef struct {
     int32_t n_tokens, unk;
@@ -522,57 +519,54 @@ typedef struct {
     char *bytes;                      /* of all pieces */
     text_view *pieces;
     uint8_t *attributes;              /* TF_NORMAL ... TF_BYTE */
-    float *scores;                    /* SentencePiece only */
-    int32_t *tokens;                  /* hash table: a piece -> its normal token, and a literal -> its token */
-    merge_entry *merges;              /* hash table: two tokens -> the token they make; byte-level only */
-    uint64_t tokens_mask, merges_mask, factor;
+    float *scores;
+    table tokens;                     /* the hash of a piece -> its normal token, that of a literal -> its token */
+    table merges;                     /* two tokens -> the token they make, and how early in the list; byte-level only */
+    uint64_t factor;                  /* odd, and drawn for each open, so that no file can choose what falls together */
     uint64_t longest, longest_literal; /* bytes in the longest piece of a normal token, of a literal */
     bool begins_literal[256];         /* a literal begins with this byte */
     int32_t byte_tokens[256];         /* -1 where a byte has no token */
     uint16_t *classes;                /* of the characters; byte-level only */
 } tokenizer;
 
-/* Both tables are probed one slot after another from a slot given by the hash, up to one that is free: all bytes 0xFF. At
- * most 3/4 of the slots are taken. What is hashed is multiplied by an odd factor that no file can foresee. */
-static void *new_table(uint64_t entries, size_t slot_bytes, uint64_t *mask) {
+static bool new_table(table *it, uint64_t entries) {
     uint64_t slots = 16;
     while (slots / 4 * 3 < entries) slots *= 2;
-    *mask = slots - 1;
-    void *table = malloc(slots * slot_bytes);
-    return table ? memset(table, 0xFF, slots * slot_bytes) : NULL;
+    it->mask = slots - 1;
+    it->slots = malloc(slots * sizeof *it->slots);
+    return it->slots && memset(it->slots, 0xFF, slots * sizeof *it->slots);
 }
 
-/* A byte at a time, so that each prefix of a text has its hash at the cost of one byte. */
+/* The slot that has the key, or the free one where it would go. */
+static slot *find_slot(const tokenizer *t, const table *in, uint64_t key) {
+    for (uint64_t at = key * t->factor >> 32;; at++) {
+        slot *found = &in->slots[at & in->mask];
+        if (found->token < 0 || found->key == key) return found;
+    }
+}
+
+static uint64_t merge_key(int32_t left, int32_t right) { return (uint64_t)left << 32 | (uint64_t)right; }
+
+/* A byte at a time, so that each prefix of a text has its hash at the cost of one. */
+enum { HASH_PIECE = 0x100, HASH_LITERAL = 0x200 };     /* to begin with: of a normal token's piece, of a literal */
 static uint64_t hash_byte(const tokenizer *t, uint64_t hash, char byte) {
     hash = (hash ^ (unsigned char)byte) * t->factor;
     return hash ^ hash >> 32;
 }
-static uint64_t hash_of(const tokenizer *t, const char *at, uint64_t size) {
-    uint64_t hash = t->factor;
+static uint64_t hash_bytes(const tokenizer *t, uint64_t hash, const char *at, uint64_t size) {
     for (uint64_t i = 0; i < size; i++) hash = hash_byte(t, hash, at[i]);
     return hash;
 }
 
-/* The slot of a normal token's piece or of a literal: the one that holds its token, or the free one where it would go. */
-static int32_t *piece_slot(const tokenizer *t, bool normal, const char *at, uint64_t size, uint64_t hash) {
-    for (uint64_t slot = hash + normal;; slot++) {
-        int32_t *found = &t->tokens[slot & t->tokens_mask];
-        if (*found < 0) return found;
-        const text_view piece = t->pieces[*found];
-        if (piece.size == size && (t->attributes[*found] == TF_NORMAL) == normal && !memcmp(piece.at, at, size)) return found;
-    }
+/* The token that has this piece, with that hash, or -1. */
+static int32_t token_of(const tokenizer *t, const char *at, uint64_t size, uint64_t hash) {
+    int32_t token = find_slot(t, &t->tokens, hash)->token;
+    return token >= 0 && t->pieces[token].size == size && !memcmp(t->pieces[token].at, at, size) ? token : -1;
 }
 
-/* The normal token of that piece, or -1. */
+/* The normal token that has this piece, or -1. */
 static int32_t find_piece(const tokenizer *t, const char *at, uint64_t size) {
-    return size == 0 || size > t->longest ? -1 : *piece_slot(t, true, at, size, hash_of(t, at, size));
-}
-
-static merge_entry *merge_slot(const tokenizer *t, int32_t left, int32_t right) {
-    for (uint64_t slot = ((uint64_t)left << 32 | (uint64_t)right) * t->factor >> 32;; slot++) {
-        merge_entry *found = &t->merges[slot & t->merges_mask];
-        if (found->left < 0 || (found->left == left && found->right == right)) return found;
-    }
+    return size == 0 || size > t->longest ? -1 : token_of(t, at, size, hash_bytes(t, HASH_PIECE, at, size));
 }
 
 /* Byte-level vocabularies write a byte as a visible character: itself where it is one, else the next from U+0100 on. */
@@ -598,10 +592,9 @@ static uint64_t unspell(const tokenizer *t, const char *text, uint64_t size, cha
 
 /* The byte that a text like "<0x41>" names, or -1. */
 static int named_byte(text_view text) {
-    static const char *digits = "0123456789ABCDEF0123456789abcdef";
     if (text.size != 6 || memcmp(text.at, "<0x", 3) || text.at[5] != '>') return -1;
-    const char *high = memchr(digits, text.at[3], 32), *low = memchr(digits, text.at[4], 32);
-    return high && low ? (int)((high - digits) % 16 * 16 + (low - digits) % 16) : -1;
+    const char digits[] = {text.at[3], text.at[4], 0};
+    return strspn(digits, "0123456789ABCDEFabcdef") == 2 ? (int)strtol(digits, NULL, 16) : -1;
 }
 
 /* Read one token: its attribute, its piece (written at *at) and, of tokens with the same piece the first, where to find it. */
@@ -617,7 +610,7 @@ static const char *read_token(tokenizer *t, const vocabulary_source *v, int32_t 
     if ((i == v->bos || i == v->eos || i == v->eot) && text.size > 1) type = TF_CONTROL;
     if (type == TF_NORMAL) piece.size = unspell(t, text.at, text.size, *at);
     else if (type == TF_BYTE) **at = (char)byte, piece.size = 1;
-    else if (text.size) memcpy(*at, text.at, text.size);
+    else memcpy(*at, text.at, text.size);
     *at += piece.size;
     t->pieces[i] = piece;
     t->attributes[i] = (uint8_t)type;
@@ -631,8 +624,9 @@ static const char *read_token(tokenizer *t, const vocabulary_source *v, int32_t 
     uint64_t *longest = normal ? &t->longest : &t->longest_literal;
     if (piece.size > *longest) *longest = piece.size;
     if (!normal) t->begins_literal[(unsigned char)*piece.at] = true;
-    int32_t *slot = piece_slot(t, normal, piece.at, piece.size, hash_of(t, piece.at, piece.size));
-    if (*slot < 0) *slot = i;
+    const uint64_t hash = hash_bytes(t, normal ? HASH_PIECE : HASH_LITERAL, piece.at, piece.size);
+    slot *found = find_slot(t, &t->tokens, hash);
+    if (found->token < 0) *found = (slot){hash, i, 0};
     return NULL;
 }
 
@@ -641,19 +635,19 @@ static const char *read_merges(tokenizer *t, const vocabulary_source *v) {
     uint64_t longest = 4 * t->longest + 1; /* a byte is spelled with two at most */
     char *pair = malloc(longest);
     t->classes = character_classes();
-    t->merges = new_table(v->n_merges, sizeof *t->merges, &t->merges_mask);
-    const char *problem = t->classes && t->merges && pair ? NULL : "out of memory";
+    const char *problem = new_table(&t->merges, v->n_merges) && t->classes && pair ? NULL : "out of memory";
     for (uint32_t i = 0; !problem && i < v->n_merges; i++) {
         text_view text = v->merges[i];
         const char *space = text.size > 2 ? memchr(text.at + 1, ' ', text.size - 2) : NULL;
         if (!space) problem = "tokenizer.ggml.merges has an entry that is not two tokens with a space between";
         if (!space || text.size > longest) continue;
-        uint64_t left = unspell(t, text.at, (uint64_t)(space - text.at), pair);
-        uint64_t right = unspell(t, space + 1, (uint64_t)(text.at + text.size - space - 1), pair + left);
-        merge_entry entry = {find_piece(t, pair, left), find_piece(t, pair + left, right), find_piece(t, pair, left + right), i};
-        if (entry.left < 0 || entry.right < 0 || entry.joined < 0) continue;
-        merge_entry *slot = merge_slot(t, entry.left, entry.right);
-        if (slot->left < 0) *slot = entry;
+        uint64_t left_size = unspell(t, text.at, (uint64_t)(space - text.at), pair);
+        uint64_t right_size = unspell(t, space + 1, (uint64_t)(text.at + text.size - space - 1), pair + left_size);
+        int32_t left = find_piece(t, pair, left_size), right = find_piece(t, pair + left_size, right_size);
+        int32_t joined = find_piece(t, pair, left_size + right_size);
+        if (left < 0 || right < 0 || joined < 0) continue;
+        slot *found = find_slot(t, &t->merges, merge_key(left, right));
+        if (found->token < 0) *found = (slot){merge_key(left, right), joined, i};
     }
     free(pair);
     return problem;
@@ -671,8 +665,7 @@ static const char *tokenizer_build(tokenizer *t, const vocabulary_source *v) {
     t->pieces = calloc(v->n_tokens, sizeof *t->pieces);
     t->attributes = malloc(v->n_tokens);
     t->scores = calloc(v->n_tokens, sizeof *t->scores);
-    t->tokens = new_table(v->n_tokens, sizeof *t->tokens, &t->tokens_mask);
-    if (!t->bytes || !t->pieces || !t->attributes || !t->scores || !t->tokens) return "out of memory";
+    if (!new_table(&t->tokens, v->n_tokens) || !t->bytes || !t->pieces || !t->attributes || !t->scores) return "out of memory";
     memset(t->byte_tokens, 0xFF, sizeof t->byte_tokens);
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -689,7 +682,7 @@ static const char *tokenizer_build(tokenizer *t, const vocabulary_source *v) {
 }
 
 static void tokenizer_close(tokenizer *t) {
-    free(t->bytes), free(t->pieces), free(t->attributes), free(t->scores), free(t->tokens), free(t->merges), free(t->classes);
+    free(t->bytes), free(t->pieces), free(t->attributes), free(t->scores), free(t->tokens.slots), free(t->merges.slots), free(t->classes);
 }
 
 /* Returns NULL, or what is wrong with the file: then there is nothing to close. Nothing of `v` is kept. */
@@ -758,8 +751,8 @@ static void propose(encoder *e, int32_t left) {
         a->joined = find_piece(e->t, e->text + a->start, (uint64_t)(a->size + b->size));
         if (a->joined >= 0) a->priority = e->t->scores[a->joined];
     } else if (a->token >= 0 && b->token >= 0) {
-        const merge_entry *merge = merge_slot(e->t, a->token, b->token);
-        a->joined = merge->joined, a->priority = -(double)merge->rank;
+        const slot *merge = find_slot(e->t, &e->t->merges, merge_key(a->token, b->token));
+        a->joined = merge->token, a->priority = -(double)merge->rank;
     }
     if (a->joined >= 0) heap_push(e, (bigram){a->priority, left});
 }
@@ -813,13 +806,13 @@ static int64_t match(const encoder *e, const alternative *a, int64_t from, int64
     const uint16_t *classes = e->classes;
     if (!(classes[i] & (a->before | a->body))) return i;
     if (a->how == CONTRACTION || a->how == ANY_CASE) return i + contraction(e, i, to, a->how == ANY_CASE);
-    if (a->how == LAST_SPACES && i > from && classes[i - 1] & SPACE) return i;     /* its first was looked at */
+    if (a->how == LAST_SPACES && i > from && classes[i - 1] & SPACE) return i;         /* \s+$ would have begun before */
     int64_t start = i + (classes[i] & a->before && i + 1 < to && classes[i + 1] & a->body), end = start;
     while (end < to && end - start < a->most && classes[end] & a->body) end++;
     if (end - start < a->least || (a->how == LAST_SPACES && end < to)) return i;
     while (end < to && classes[end] & a->after) end++;
-    while (a->how == LINES && end > i && !(classes[end - 1] & NEWLINE)) end--;
-    return a->how == SPACES && end < to && end > i + 1 ? end - 1 : end;
+    while (a->how == LINES && end > i && !(classes[end - 1] & NEWLINE)) end--;         /* \s*[\r\n]+ */
+    return a->how == SPACES && end < to && end > i + 1 ? end - 1 : end;                /* \s+(?!\S)|\s+: one is left to the next word */
 }
 
 /* Cut the characters `from` to `to` by a pattern and those after it, and encode the words. */
@@ -861,12 +854,12 @@ static void encode_stretch(encoder *e, const char *text, int64_t size) {
 
 /* The longest literal that the text begins with, or -1. User-defined tokens are part of any text, as in llama.cpp. */
 static int32_t literal_at(const tokenizer *t, const char *text, int64_t size, bool special) {
-    uint64_t longest = t->longest_literal < (uint64_t)size ? t->longest_literal : (uint64_t)size, hash = t->factor;
+    uint64_t longest = t->longest_literal < (uint64_t)size ? t->longest_literal : (uint64_t)size, hash = HASH_LITERAL;
     int32_t found = -1;
     if (!t->begins_literal[(unsigned char)*text]) return -1;
     for (uint64_t n = 1; n <= longest; n++) {
         hash = hash_byte(t, hash, text[n - 1]);
-        int32_t token = *piece_slot(t, false, text, n, hash);
+        int32_t token = token_of(t, text, n, hash);
         if (token >= 0 && (special || t->attributes[token] == TF_USER_DEFINED)) found = token;
     }
     return found;
@@ -876,13 +869,10 @@ static int32_t literal_at(const tokenizer *t, const char *text, int64_t size, bo
 static int64_t tokenizer_encode(const tokenizer *t, const char *text, int64_t size, bool special, int32_t *out, int64_t room) {
     if (size <= 0 || size > INT32_MAX - 64) return size ? -1 : 0;
     const size_t n = (size_t)size + 1;
-    encoder e = {.t = t, .out = out, .room = room, .heap = malloc(n * (2 * sizeof *e.heap + sizeof *e.symbols + sizeof *e.starts + sizeof *e.classes + 1))};
-    if (!e.heap) return -1;
-    e.symbols = (symbol *)(e.heap + 2 * n);
-    e.starts = (int32_t *)(e.symbols + n);
-    e.classes = (uint16_t *)(e.starts + n);
-    e.spaced = (char *)(e.classes + n);
-    for (int64_t i = 0, from = 0; i <= size;) { /* from one literal to the next, and to the end */
+    encoder e = {.t = t, .out = out, .room = room, .spaced = malloc(n), .starts = malloc(n * sizeof *e.starts), .classes = malloc(n * sizeof *e.classes),
+                 .symbols = malloc(n * sizeof *e.symbols), .heap = malloc(2 * n * sizeof *e.heap)};
+    const bool good = e.spaced && e.starts && e.classes && e.symbols && e.heap;
+    for (int64_t i = 0, from = 0; good && i <= size;) { /* from one literal to the next, and to the end */
         int32_t token = i < size ? literal_at(t, text + i, size - i, special) : -1;
         if (token < 0 && i < size) { i++; continue; }
         if (from < i) encode_stretch(&e, text + from, i - from);
@@ -890,8 +880,8 @@ static int64_t tokenizer_encode(const tokenizer *t, const char *text, int64_t si
         emit(&e, token);
         from = i += (int64_t)t->pieces[token].size;
     }
-    free(e.heap);
-    return e.count;
+    free(e.spaced), free(e.starts), free(e.classes), free(e.symbols), free(e.heap);
+    return good ? e.count : -1;
 }
 
 /* ---- decoding ---- */
@@ -906,11 +896,9 @@ static int64_t tokenizer_decode(const tokenizer *t, const int32_t *ids, int64_t 
         int attribute = t->attributes[ids[i]], plain = attribute == TF_NORMAL || attribute == TF_BYTE;
         text_view piece = t->pieces[ids[i]];
         if ((!plain && attribute != TF_USER_DEFINED && !special) || piece.size == 0) continue;
-        if (skip && plain && *piece.at == ' ') piece.at++, piece.size--;
+        for (uint64_t k = skip && plain && *piece.at == ' '; k < piece.size; k++, count++)
+            if (count < room) out[count] = piece.at[k];
         skip = false;
-        int64_t fits = room - count < (int64_t)piece.size ? room - count : (int64_t)piece.size;
-        if (fits > 0) memcpy(out + count, piece.at, (size_t)fits);
-        count += (int64_t)piece.size;
     }
     return count;
 }
@@ -1018,7 +1006,6 @@ enum { PARTS = LANES / WIDTH };
 INLINE vec load(const void *at) { vec v; memcpy(&v, at, sizeof v); return v; }
 INLINE ivec load_words(const void *at) { ivec v; memcpy(&v, at, sizeof v); return v; }
 INLINE void store(void *at, vec v) { memcpy(at, &v, sizeof v); }
-
 
 #if defined(AVX512) && defined(__AVX512BF16__)
 enum { BF16_DOT = 1 };          /* products of bf16 pairs, added to floats */
@@ -1440,8 +1427,7 @@ INLINE void multiply_as(int type, const matrix *m, const uint8_t *panels, int ro
     }
 }
 
-/* y: n rows, y_stride floats apart, of which this writes count * 16 from y on (fewer at the end of the matrix).
- */
+/* y: n rows, y_stride floats apart, of which this writes count * 16 from y on (fewer at the end of the matrix). */
 typedef void product(const matrix *m, const uint8_t *panels, int row, int count, const operand *x, int n, float *y, int y_stride, int mode);
 #define PRODUCT(type) static void multiply_##type(const matrix *m, const uint8_t *panels, int row, int count, const operand *x, int n, float *y, int y_stride, int mode) { \
     multiply_as(type, m, panels, row, count, x, n, y, y_stride, mode); }
@@ -1637,7 +1623,7 @@ struct tf_model {
     atomic_int references;      /* the opener's, and one for each session */
     atomic_llong blocks;        /* of KV cache, in all sessions */
     pthread_mutex_t spare_lock;
-    block *spare[64];           /* blocks to use again: a new one costs a fault for each page */
+    block *spare[64];           /* blocks to use again: a new one costs a fault for each page, a sixth of a prefill */
     int n_spare;
     pid_t process;              /* that opened it: a fork of it has the memory, but not the threads */
 };
@@ -2301,15 +2287,10 @@ static int count_cores(void) {
     return n > 0 ? (int)n : 1;
 }
 
-static void scratch_close(scratch *s) {
-    free(s->memory);
-    memset(s, 0, sizeof *s);
-}
-
 static void model_release(tf_model *m) {
     if (atomic_fetch_sub(&m->references, 1) != 1) return;
     pool_close(&m->pool);
-    scratch_close(&m->scratch);
+    free(m->scratch.memory);
     if (m->panels) munmap(m->panels, m->panels_size);
     for (int i = 0; i < m->n_vectors; i++) free(m->vectors[i]);
     free(m->vectors);
@@ -2772,67 +2753,67 @@ TF_API int32_t tf_sampler_pick(tf_sampler *s, const float *logits) {
 
 #ifndef TF_LIBRARY
 
-/* What stands around the messages of a conversation. Control tokens are recognised in these texts, never in a message. */
-typedef struct { const char *mark, *name, *system[2], *user[2], *assistant[2]; } family;
+/* What stands around the messages of a conversation, where a file's template has the mark: before the system text, between
+ * it and the first message, before that without one; between a message and its reply, between that and the next message. */
+typedef struct { const char *mark, *name, *system, *after_system, *user, *assistant, *next; } family;
+#define ROLES(open, shut, end) open "system" shut, end open "user" shut, open "user" shut, end open "assistant" shut, end open "user" shut
 static const family FAMILIES[] = {
-    {"<|im_start|>", "chatml", {"<|im_start|>system\n", "<|im_end|>\n"}, {"<|im_start|>user\n", "<|im_end|>\n"}, {"<|im_start|>assistant\n", "<|im_end|>\n"}},
-    {"<|start_header_id|>", "llama 3", {"<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"},
-     {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"}, {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"}},
-    {"<<SYS>>", "llama 2", {"[INST] <<SYS>>\n", "\n<</SYS>>\n\n"}, {"[INST] ", " [/INST]"}, {" ", "</s><s>"}},
-    {"[INST]", "mistral", {"[INST] ", "\n\n"}, {"[INST] ", " [/INST]"}, {"", "</s>"}},
-    {"<|assistant|>", "zephyr", {"<|system|>\n", "</s>\n"}, {"<|user|>\n", "</s>\n"}, {"<|assistant|>\n", "</s>\n"}},
+    {"<|im_start|>", "chatml", ROLES("<|im_start|>", "\n", "<|im_end|>\n")},
+    {"<|start_header_id|>", "llama 3", ROLES("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>")},
+    {"<<SYS>>", "llama 2", "[INST] <<SYS>>\n", "\n<</SYS>>\n\n", "[INST] ", " [/INST]", "</s><s>[INST] "},
+    {"[INST]", "mistral", "[INST] ", "\n\n", "[INST] ", " [/INST]", "</s>[INST] "},
+    {"<|assistant|>", "zephyr", ROLES("<|", "|>\n", "</s>\n")},
+    {"", "a base model, which continues your text", "", "", "", "", ""},        /* each text stands by itself */
 };
 
 typedef struct {
+    const char *path, *prompt, *system;
+    int32_t limit, threads;
+    bool raw, repack;
+    tf_sampling sampling;
+    uint64_t seed;
+    tf_info info;
     tf_model *model;
     tf_session *session;
     tf_sampler *sampler;
-    const family *family;       /* NULL: a base model, which continues the text */
+    const family *family;
     float *logits;
-    int32_t *pending;           /* tokens that the session has not seen yet */
-    int64_t n_pending, room;
-    bool system_open;           /* llama 2 and mistral: the system text stands inside the first user message */
+    int32_t *pending;           /* tokens that the session has not seen yet; those that no context could hold are only counted */
+    int64_t n_pending;
 } chat;
 
-static bool add_token(chat *c, int32_t token) {
-    if (c->n_pending == c->room) {
-        int32_t *more = realloc(c->pending, (size_t)(c->room * 2 + 64) * sizeof *more);
-        if (!more) return false;
-        c->pending = more;
-        c->room = c->room * 2 + 64;
-    }
-    c->pending[c->n_pending++] = token;
-    return true;
+static void add_token(chat *c, int32_t token) {
+    if (c->n_pending < c->info.context) c->pending[c->n_pending] = token;
+    c->n_pending++;
 }
 
-static bool add_text(chat *c, const char *text, bool special) {
-    int64_t size = (int64_t)strlen(text), n = tf_tokenize(c->model, text, size, special, NULL, 0);
-    int32_t *tokens = n > 0 ? malloc((size_t)n * sizeof *tokens) : NULL;
-    bool good = n == 0 || (tokens && tf_tokenize(c->model, text, size, special, tokens, n) == n);
-    for (int64_t i = 0; good && i < n; i++) good = add_token(c, tokens[i]);
-    free(tokens);
+static bool add_text(chat *c, const char *text, int64_t size) {
+    const int64_t at = c->n_pending < c->info.context ? c->n_pending : c->info.context;
+    const int64_t n = tf_tokenize(c->model, text, size, 0, c->pending + at, c->info.context - at);
+    c->n_pending += n;
+    return n >= 0;
+}
+
+/* Add texts that follow one another, every other one a message: in the rest, which is a template's, control tokens are
+ * recognised. What stands between two of them is tokenised in one piece, whoever wrote it, as templates mean it. */
+static bool add_texts(chat *c, const char *const *texts, int n) {
+    int64_t size = 0;
+    for (int i = 0; i < n; i++) size += (int64_t)strlen(texts[i]);
+    char *plain = malloc((size_t)size + 1);
+    bool good = plain != NULL;
+    size = 0;
+    for (int i = 0; good && i < n; i++)
+        for (const char *at = texts[i]; good && *at;) {
+            const int32_t literal = i % 2 ? -1 : literal_at(&c->model->tokenizer, at, (int64_t)strlen(at), true);
+            if (literal < 0) { plain[size++] = *at++; continue; }
+            good = add_text(c, plain, size);
+            add_token(c, literal);
+            at += c->model->tokenizer.pieces[literal].size;
+            size = 0;
+        }
+    good = good && add_text(c, plain, size);
+    free(plain);
     return good;
-}
-
-static bool add_system(chat *c, const char *text) {
-    if (!text || !c->family) return true;
-    c->system_open = !strcmp(c->family->user[0], "[INST] ");
-    return add_text(c, c->family->system[0], true) && add_text(c, text, false) && add_text(c, c->family->system[1], true);
-}
-
-static bool add_user(chat *c, const char *text) {
-    if (!c->family) return add_text(c, text, false);
-    const char *opening = c->system_open ? "" : c->family->user[0];
-    c->system_open = false;
-    return add_text(c, opening, true) && add_text(c, text, false) && add_text(c, c->family->user[1], true) && add_text(c, c->family->assistant[0], true);
-}
-
-/* The length of the longest prefix that does not end inside a character, so that a stream can be cut there. */
-static int64_t utf8_complete(const char *text, int64_t size) {
-    uint32_t point;
-    for (int64_t i = size - 1; i >= 0 && i >= size - 3; i--)
-        if (((unsigned char)text[i] & 0xC0) != 0x80) return utf8_read(text + i, size - i, &point) ? size : i;
-    return size;
 }
 
 static double seconds(void) {
@@ -2841,142 +2822,133 @@ static double seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Evaluate what is pending, then write tokens to standard output until the model ends, or `limit` (0: none) is reached. */
-static bool reply(chat *c, int limit, char *error, int32_t error_size) {
+/* Evaluate what is pending, then write tokens to standard output until the model ends, or the limit (0: none) is reached. */
+static bool reply(chat *c, complaint e) {
     char bytes[4096];
-    int64_t held = 0, room = sizeof bytes;      /* bytes of a character that is not complete yet */
-    tf_info info;
-    tf_describe(c->model, &info);
+    int64_t held = 0, prompt = c->n_pending, made = 0;      /* held: bytes of a character that is not complete yet */
     double start = seconds(), first = 0;
-    int64_t prompt = c->n_pending, made = 0;
-    const bool begins = c->family || (prompt == 1 && c->pending[0] == info.bos);     /* a text begins here: no space in front */
-    if (!prompt) { snprintf(error, (size_t)error_size, "the prompt is empty, and this model has no token to begin with"); return false; }
-    while (!limit || made < limit) {
-        if (c->n_pending > info.context - tf_session_length(c->session)) {
-            if (!made) { snprintf(error, (size_t)error_size, "the prompt has %lld tokens, but the context of %d has room for %d", (long long)c->n_pending, info.context, info.context - tf_session_length(c->session)); return false; }
-            fprintf(stderr, "\n[the context of %d tokens is full]", info.context);
+    const bool begins = *c->family->mark || (prompt == 1 && c->pending[0] == c->info.bos);     /* a text begins here: no space in front */
+    if (!prompt) return fail(e, "the prompt is empty, and this model has no token to begin with");
+    while (!c->limit || made < c->limit) {
+        const int32_t room = c->info.context - tf_session_length(c->session);
+        if (c->n_pending > room) {
+            if (!made) return fail(e, "the prompt has %lld tokens, but the context of %d has room for %d", (long long)prompt, c->info.context, room);
+            fprintf(stderr, "\n[the context of %d tokens is full]", c->info.context);
             break;
         }
-        tf_step step = {c->session, c->pending, (int32_t)c->n_pending, 1};
-        if (tf_evaluate(c->model, &step, 1, c->logits, error, error_size) < 0) return false;
+        if (tf_evaluate(c->model, &(tf_step){c->session, c->pending, (int32_t)c->n_pending, 1}, 1, c->logits, e.text, e.size) < 0) return false;
         c->n_pending = 0;
-        if (!made) first = seconds();
+        if (!made++) first = seconds();
         int32_t token = tf_sampler_pick(c->sampler, c->logits);
-        made++;
         if (tf_ends(c->model, token)) break;
-        int64_t size = tf_detokenize(c->model, &token, 1, 0, begins && made == 1, bytes + held, room - held);
-        if (size < 0 || size > room - held) size = 0;
-        int64_t complete = utf8_complete(bytes, held + size);
-        fwrite(bytes, 1, (size_t)complete, stdout);
+        add_token(c, token);
+        int64_t size = tf_detokenize(c->model, &token, 1, 0, begins && made == 1, bytes + held, (int64_t)sizeof bytes - held), done = 0;
+        if (size > 0 && size <= (int64_t)sizeof bytes - held) held += size;
+        for (uint32_t point = 0; done < held;) {
+            const int read = utf8_read(bytes + done, held - done, &point);
+            if (point == CUT_SHORT) break;
+            done += read;
+        }
+        fwrite(bytes, 1, (size_t)done, stdout);
         fflush(stdout);
-        held = held + size - complete;
-        memmove(bytes, bytes + complete, (size_t)held);
-        if (!add_token(c, token)) return false;
+        memmove(bytes, bytes + done, (size_t)(held -= done));
     }
     if (held) fputs("\xEF\xBF\xBD", stdout);
-    if (c->family && !add_text(c, c->family->assistant[1], true)) return false;
     double end = seconds();
-    fprintf(stderr, "\n[%lld tokens read at %.0f/s, %lld written at %.1f/s]\n", (long long)prompt, (double)prompt / (first - start), (long long)made, made > 1 ? (double)(made - 1) / (end - first) : 0);
+    fprintf(stderr, "\n[%lld tokens read at %.0f/s, %lld written at %.1f/s]\n", (long long)prompt, (double)prompt / (first - start),
+            (long long)made, made > 1 ? (double)(made - 1) / (end - first) : 0);
     fputs("\n", stdout);
     return true;
 }
 
-typedef struct { const char *path, *prompt, *system; int limit, threads; bool raw, repack; tf_sampling sampling; uint64_t seed; } options;
-
-static void usage(FILE *to) {
-    fputs("run: chat with the model in a parameters file (GGUF), or complete one prompt\n\n"
-          "  ./run model.gguf [options]\n\n"
-          "  -p TEXT    complete this prompt, then leave      -S TEXT    system message\n"
-          "  -n N       at most N tokens a reply (0: no end)  -t REAL    temperature (0: the most likely), default 0.8\n"
-          "  -k N       top-k (0: off)                        --top-p REAL, default 0.95     --min-p REAL (0: off)\n"
-          "  -s SEED    the same seed gives the same text     -r REAL    repetition penalty (1: off)\n"
-          "  -j N       threads (0: one a core)               --raw      no chat template: continue the text\n"
-          "  --no-repack   leave the weights in the mapped file: no memory of their own, far slower\n", to);
+/* Say something and write the reply. */
+static bool ask(chat *c, const char *message, complaint e) {
+    const family *f = c->family;
+    const bool base = !*f->mark, begins = base || !tf_session_length(c->session);
+    const char *texts[] = {"", "", begins ? f->user : f->next, message, f->assistant};
+    if (begins && !base && c->system) texts[0] = f->system, texts[1] = c->system, texts[2] = f->after_system;
+    if (base) {
+        tf_session_rewind(c->session, 0);
+        c->n_pending = 0;
+        fputs(message, stdout);
+    }
+    if (begins && c->info.add_bos) add_token(c, c->info.bos);
+    return add_texts(c, texts, 5) && reply(c, e);
 }
 
-static bool read_options(int argc, char **argv, options *o) {
-    for (int i = 1; i < argc; i++) {
-        const char *flag = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
-        char *end = NULL;
-        if (!strcmp(flag, "-h") || !strcmp(flag, "--help")) { usage(stdout); exit(0); }
-        if (!strcmp(flag, "--raw")) { o->raw = true; continue; }
-        if (!strcmp(flag, "--no-repack")) { o->repack = false; continue; }
-        if (flag[0] != '-') {
-            if (o->path) { fprintf(stderr, "run: one file at a time: %s, %s\n", o->path, flag); return false; }
-            o->path = flag;
-            continue;
-        }
-        if (!value) { fprintf(stderr, "run: %s needs a value\n", flag); return false; }
-        i++;
-        errno = 0;
-        if (!strcmp(flag, "-p")) { o->prompt = value; continue; }
-        if (!strcmp(flag, "-S")) { o->system = value; continue; }
-        double number = strtod(value, &end);
-        if (end == value || *end || errno || !isfinite((float)number)) { fprintf(stderr, "run: %s needs a number, not %s\n", flag, value); return false; }
-        bool whole = number >= 0 && number <= INT32_MAX && number == floor(number);
-        if (!strcmp(flag, "-t")) o->sampling.temperature = (float)number;
-        else if (!strcmp(flag, "--top-p")) o->sampling.top_p = (float)number;
-        else if (!strcmp(flag, "--min-p")) o->sampling.min_p = (float)number;
-        else if (!strcmp(flag, "-r") && number > 0) o->sampling.repetition = (float)number;
-        else if (!strcmp(flag, "-n") && whole) o->limit = (int)number;
-        else if (!strcmp(flag, "-k") && whole) o->sampling.top_k = (int)number;
-        else if (!strcmp(flag, "-j") && whole) o->threads = (int)number;
-        else if (!strcmp(flag, "-s")) o->seed = strtoull(value, NULL, 10);
-        else { fprintf(stderr, "run: %s %s is not understood; run -h lists the options\n", flag, value); return false; }
-    }
-    if (!o->path) usage(stderr);
-    return o->path != NULL;
-}
-
-static bool converse(chat *c, const options *o, char *error, int32_t error_size) {
-    tf_info info;
-    tf_describe(c->model, &info);
-    if (info.add_bos && !add_token(c, info.bos)) return false;
-    if (!add_system(c, o->system)) return false;
-    if (o->prompt) {
-        if (!c->family) fputs(o->prompt, stdout);
-        return add_user(c, o->prompt) && reply(c, o->limit, error, error_size);
-    }
-    fprintf(stderr, "%s: %s. End with Ctrl-D.\n", o->path, c->family ? c->family->name : "a base model, which continues your text");
+static bool converse(chat *c, complaint e) {
+    if (c->prompt) return ask(c, c->prompt, e);
+    fprintf(stderr, "%s: %s. End with Ctrl-D.\n", c->path, c->family->name);
     char *line = NULL;
     size_t room = 0;
     bool good = true;
     while (good && (fputs("> ", stderr), getline(&line, &room, stdin)) > 0) {
         line[strcspn(line, "\n")] = 0;
-        if (!*line) continue;
-        if (!c->family) {                       /* each text stands by itself */
-            tf_session_rewind(c->session, 0);
-            c->n_pending = 0;
-            good = !info.add_bos || add_token(c, info.bos);
-            fputs(line, stdout);
-        }
-        good = good && add_user(c, line);
-        if (good && !reply(c, o->limit, error, error_size)) {
-            if (c->family) { good = false; break; }            /* main says why */
-            fprintf(stderr, "run: %s\n", error);
-        }
+        if (!*line || ask(c, line, e)) continue;
+        good = !*c->family->mark;
+        if (good) fprintf(stderr, "run: %s\n", e.text);        /* else main says so */
     }
     free(line);
     return good;
 }
 
+static const char USAGE[] =
+    "run: chat with the model in a parameters file (GGUF), or complete one prompt\n\n"
+    "  ./run model.gguf [options]\n\n"
+    "  -p TEXT    complete this prompt, then leave      -S TEXT    system message\n"
+    "  -n N       at most N tokens a reply (0: no end)  -t REAL    temperature (0: the most likely), default 0.8\n"
+    "  -k N       top-k (0: off)                        --top-p REAL, default 0.95     --min-p REAL (0: off)\n"
+    "  -s SEED    the same seed gives the same text     -r REAL    repetition penalty (1: off)\n"
+    "  -j N       threads (0: one a core)               --raw      no chat template: continue the text\n"
+    "  --no-repack   leave the weights in the mapped file: no memory of their own, far slower\n";
+
+static bool read_options(int argc, char **argv, chat *o) {
+    for (int i = 1; i < argc; i++) {
+        const char *flag = argv[i], *value = argv[i + 1];
+        if (!strcmp(flag, "-h") || !strcmp(flag, "--help")) { fputs(USAGE, stdout); exit(0); }
+        if (!strcmp(flag, "--raw")) { o->raw = true; continue; }
+        if (!strcmp(flag, "--no-repack")) { o->repack = false; continue; }
+        if (flag[0] != '-' && !o->path) { o->path = flag; continue; }
+        char *end = NULL;
+        errno = 0;
+        double number = value ? strtod(value, &end) : 0;
+        i++;
+        bool real = end && end != value && !*end && !errno && isfinite((float)number);
+        bool whole = real && number >= 0 && number <= INT32_MAX && number == floor(number);
+        if (!strcmp(flag, "-p") && value) o->prompt = value;
+        else if (!strcmp(flag, "-S") && value) o->system = value;
+        else if (!strcmp(flag, "-t") && real) o->sampling.temperature = (float)number;
+        else if (!strcmp(flag, "--top-p") && real) o->sampling.top_p = (float)number;
+        else if (!strcmp(flag, "--min-p") && real) o->sampling.min_p = (float)number;
+        else if (!strcmp(flag, "-r") && real && number > 0) o->sampling.repetition = (float)number;
+        else if (!strcmp(flag, "-n") && whole) o->limit = (int32_t)number;
+        else if (!strcmp(flag, "-k") && whole) o->sampling.top_k = (int32_t)number;
+        else if (!strcmp(flag, "-j") && whole) o->threads = (int32_t)number;
+        else if (!strcmp(flag, "-s") && real) o->seed = strtoull(value, NULL, 10);
+        else {
+            fprintf(stderr, "run: %s %s is not understood; run -h lists the options\n", flag, value ? value : "");
+            return false;
+        }
+    }
+    if (!o->path) fputs(USAGE, stderr);
+    return o->path != NULL;
+}
+
 int main(int argc, char **argv) {
-    options o = {.limit = 512, .repack = true, .sampling = {.temperature = 0.8f, .top_p = 0.95f, .repetition = 1, .window = 256}, .seed = (uint64_t)time(NULL)};
-    char error[512] = "out of memory";
-    if (!read_options(argc, argv, &o)) return 2;
-    chat c = {.model = tf_open(o.path, o.threads, o.repack, error, sizeof error)};
-    bool good = c.model != NULL;
-    if (good) good = (c.session = tf_session_new(c.model, error, sizeof error)) != NULL;
+    chat c = {.limit = 512, .repack = true, .sampling = {.temperature = 0.8f, .top_p = 0.95f, .repetition = 1, .window = 256}, .seed = (uint64_t)time(NULL)};
+    char error[512];
+    if (!read_options(argc, argv, &c)) return 2;
+    c.model = tf_open(c.path, c.threads, c.repack, error, sizeof error);
+    bool good = c.model && (c.session = tf_session_new(c.model, error, sizeof error));
     if (good) {
-        tf_info info;
-        tf_describe(c.model, &info);
-        c.logits = malloc((size_t)info.vocab * sizeof *c.logits);
-        c.sampler = tf_sampler_new(info.vocab, &o.sampling, o.seed);
-        const char *template = tf_text(c.model, "tokenizer.chat_template");
-        for (size_t f = 0; template && !o.raw && !c.family && f < sizeof FAMILIES / sizeof *FAMILIES; f++)
-            if (strstr(template, FAMILIES[f].mark)) c.family = &FAMILIES[f];
+        tf_describe(c.model, &c.info);
+        const char *template = c.raw ? NULL : tf_text(c.model, "tokenizer.chat_template");
+        for (c.family = FAMILIES; !strstr(template ? template : "", c.family->mark);) c.family++;
+        c.logits = malloc((size_t)c.info.vocab * sizeof *c.logits);
+        c.pending = malloc((size_t)c.info.context * sizeof *c.pending);
+        c.sampler = tf_sampler_new(c.info.vocab, &c.sampling, c.seed);
         snprintf(error, sizeof error, "out of memory");
-        good = c.logits && c.sampler && converse(&c, &o, error, sizeof error);
+        good = c.logits && c.pending && c.sampler && converse(&c, (complaint){error, sizeof error});
     }
     if (!good) fprintf(stderr, "run: %s\n", error);
     free(c.pending);
