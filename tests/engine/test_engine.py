@@ -195,3 +195,14 @@ def test_the_program_agrees_with_the_reference(
         assert np.abs(ours.session().append(ids, "all") - reference.session().append(ids, "all")).max() < 1e-3
         assert [ours.ends(i) for i in range(ours.vocab_size)] == [reference.ends(i) for i in range(ours.vocab_size)]
         assert ours.control_tokens == reference.control_tokens
+
+
+def test_threads_sleep_between_requests(make: Callable[..., Path]) -> None:
+    import time
+
+    with Engine(make("llama"), threads=2) as engine:
+        engine.session().append(TOKENS)
+        time.sleep(0.3)
+        before = time.process_time()
+        time.sleep(1.0)
+        assert time.process_time() - before < 0.01
