@@ -6,7 +6,6 @@ import io
 import subprocess
 import sys
 from pathlib import Path
-from random import Random
 
 import pytest
 
@@ -112,41 +111,3 @@ def test_a_prompt_longer_than_the_context_is_an_error(tiny: Path, capsys: pytest
     assert out == ""
     assert "65 tokens" in err
     assert "64 tokens" in err
-
-
-@pytest.mark.parametrize("args", [("a.txt", "b.toml"), ("b.toml", "a.txt"), ("a.txt", "--type", "Q3")])
-def test_train_wrong_calls(args: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("a.txt", "b.toml"):
-        (tmp_path / name).touch()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        status = 1 if args[0] == "a.txt" and args[1] == "b.toml" else 2
-        assert call(capsys, "train", *args, "--out", "x", status=status)[0] == ""
-
-
-def test_train_without_torch_says_what_to_install(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").touch()
-    code = f"""
-import sys
-sys.modules["torch"] = None
-from twofile.cli.main import main
-main(["train", {str(tmp_path / "a.txt")!r}, "--out", "x"])
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr == "error: training needs torch, which is not installed\nhint: pip install 'twofile[train]'\n"
-
-
-def test_train_and_resume(tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text, random = tmp_path / "a.txt", Random(0)
-    words = ["".join(random.choices("aeioubcdfgklmnprst", k=random.randint(2, 9))) for _ in range(400)]
-    text.write_text("\n---\n".join(" ".join(random.choices(words, k=25)) for _ in range(900)))
-    train = ["train", text, "--out", "words", "--split", "\n---\n"]
-    out, err = call(capsys, *train, "--steps", "2")
-    assert out.strip() == str(own_home / "models" / "words.gguf")
-    assert "bpb_1-a" in err
-    assert "pretrain 2 steps" in call(capsys, "show", "words")[0]
-    assert "earlier run" in call(capsys, *train, "--steps", "3", "--force", status=1)[1]
-    call(capsys, *train, "--steps", "3", "--resume")
-    assert "pretrain 3 steps" in call(capsys, "show", "words")[0]
-    assert "no run" in call(capsys, "train", text, "--out", "others", "--resume", status=1)[1]

@@ -69,6 +69,29 @@ def test_broken_connection_resumes_in_the_same_call(hub: Hub, tmp_path: Path) ->
     assert [request.get("range") for request in hub.asked("/storage/")] == [None, "bytes=4000-"]
 
 
+def test_a_reset_connection_resumes_in_the_same_call(hub: Hub, tmp_path: Path) -> None:
+    hub.reset_after = 4000
+    assert get("hf:ada/tiny", tmp_path).read_bytes() == CONTENT
+    assert [request.get("range") for request in hub.asked("/storage/")] == [None, "bytes=4000-"]
+
+
+def test_a_stalled_connection_resumes_in_the_same_call(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
+    hub.stall_after = 4000
+    assert get("hf:ada/tiny", tmp_path).read_bytes() == CONTENT
+    assert [request.get("range") for request in hub.asked("/storage/")] == [None, "bytes=4000-"]
+
+
+def test_a_byte_damaged_on_the_way_is_caught_and_fetched_again(hub: Hub, tmp_path: Path) -> None:
+    hub.damage_at = 5000
+    assert get("hf:ada/tiny", tmp_path).read_bytes() == CONTENT
+    assert [request.get("range") for request in hub.asked("/storage/")] == [None, None]
+
+
 def interrupt_at(count: int) -> object:
     def progress(done: int, total: int) -> None:
         if done >= count:

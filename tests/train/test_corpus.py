@@ -50,7 +50,7 @@ def test_a_text_file_is_one_document(tmp_path: Path) -> None:
 def test_glob_is_sorted(tmp_path: Path) -> None:
     for name in "cab":
         write(tmp_path / f"{name}.txt", name.encode())
-    assert [path.stem for path in files(Source("*.txt", "x"), tmp_path)] == ["a", "b", "c"]
+    assert [file.path.stem for file in files(Source("*.txt", "x"), tmp_path)] == ["a", "b", "c"]
 
 
 def test_held_out_is_a_partition_by_text(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +11,8 @@ from torch import Tensor, nn
 
 from tests.train.tiny import recipe, write_corpus
 from twofile.errors import TrainError
-from twofile.train import checkpoint
 from twofile.train.loop import Plan, train
 from twofile.train.pretrain import pretrain
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Line:
@@ -41,6 +36,9 @@ class Line:
     def validate(self, model: nn.Module) -> dict[str, float]:
         assert not model.training
         return {"error": float((model.weight - 2 * torch.eye(4)).abs().max())}
+
+    def dream(self, model: nn.Module) -> str:
+        return ""
 
 
 def line_model() -> nn.Module:
@@ -67,8 +65,9 @@ def test_it_learns_and_logs(tmp_path: Path) -> None:
     assert (result.step, result.tokens, result.finished) == (300, 2400, True)
     assert result.validation["error"] < 0.02
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [*range(1, 301), 300]
-    assert set(lines[99]) >= {"loss", "norm", "rate", "tokens", "seconds", "error"}
+    steps = [line for line in lines if "event" not in line]
+    assert [line["step"] for line in steps] == [*range(1, 301), 300]
+    assert set(steps[99]) >= {"loss", "norm", "rate", "tokens", "seconds", "error"}
 
 
 def test_tiny_language_model_learns(tmp_path: Path) -> None:
@@ -103,27 +102,6 @@ def test_resume_is_bit_exact(tmp_path: Path) -> None:
         assert torch.equal(weight, parts.state_dict()[name]), name
 
 
-def test_two_processes_are_one(tmp_path: Path) -> None:
-    """The same steps under torchrun, up to the order of additions."""
-    write_corpus(tmp_path)
-    (tmp_path / "run.py").write_text(
-        "import sys, torch, torch.distributed as dist\nfrom pathlib import Path\n"
-        "from tests.train.tiny import recipe\nfrom twofile.train.pretrain import pretrain\n"
-        "dist.init_process_group('gloo')\n"
-        "pretrain(recipe(steps=5), Path(sys.argv[1]), Path(sys.argv[1]) / 'two', lambda _: None)\n"
-        "dist.destroy_process_group()\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(tmp_path / "run.py"), str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    one = pretrain(recipe(steps=5), tmp_path, tmp_path / "one", lambda _: None)[0]
-    two = pretrain(recipe(steps=5), tmp_path, tmp_path / "two", lambda _: None)[0]  # reads the last checkpoint
-    for name, weight in one.state_dict().items():
-        assert torch.allclose(weight, two.state_dict()[name], atol=2e-3), name
-
-
 def test_a_loss_that_is_no_number_is_named(tmp_path: Path) -> None:
     stage = Line()
     stage.loss = lambda model, micro: model(micro).mean() * float("nan")  # type: ignore[method-assign]
@@ -134,19 +112,4 @@ def test_a_loss_that_is_no_number_is_named(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     train(line_model(), Line(), Plan(steps=1), tmp_path)
     with pytest.raises(TrainError, match="checkpoint"):
-        train(nn.Linear(4, 5), Line(), Plan(steps=1), tmp_path)
-
-
-def test_checkpoints_are_whole_and_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = line_model()
-    for step in (1, 2, 3):
-        checkpoint.save(tmp_path, step, model, {})
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["00000002", "00000003"]
-
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "save_file", fail)
-    with pytest.raises(TrainError, match="No space left"):
-        checkpoint.save(tmp_path, 4, model, {})
-    assert checkpoint.latest(tmp_path) == tmp_path / "checkpoints" / "00000003"
+        train(nn.Linear(4, 5), Line(), Plan(steps=2), tmp_path)

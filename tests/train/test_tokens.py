@@ -7,7 +7,7 @@ import pytest
 
 from twofile.errors import TrainError
 from twofile.train.tokenizer import learn
-from twofile.train.tokens import Rows, pack
+from twofile.train.tokens import Rows, files, pack
 
 TEXTS = [f"This is the text of number {i}, and it is short." for i in range(300)]
 
@@ -61,3 +61,24 @@ def test_bad_files(tmp_path: Path) -> None:
             Rows(tmp_path / name, 16)
     with pytest.raises(TrainError, match="fewer than two contexts"):
         Rows(tmp_path / "c.npy", 16)
+
+
+def test_several_files_are_read_as_one(tmp_path: Path) -> None:
+    vocabulary, path = learn(TEXTS, 280), tmp_path / "train.npy"
+    many = TEXTS * 6
+    whole = pack(many, vocabulary, tmp_path / "whole.npy")
+    summary = pack(many, vocabulary, path, shard=whole.tokens // 4)
+    names = [file.name for file in files(path)]
+    assert names == ["train.npy", "train.1.npy", "train.2.npy", "train.3.npy"]
+    assert summary.documents == whole.documents == 1800
+    assert summary.tokens == whole.tokens + len(names) - 1  # each file ends with a separator
+    rows = Rows(path, 16)
+    assert rows.blocks == sum((len(np.load(file)) - 16) // 16 for file in files(path))
+    seen = rows.batch(0, rows.blocks)
+    for file, part in zip(files(path), rows.parts, strict=True):
+        shift, blocks = rows._shift, (len(part) - 16) // 16
+        expected = {np.load(file)[at : at + 17].tobytes() for at in range(shift, shift + 16 * blocks, 16)}
+        assert expected <= {row.astype(np.uint16).tobytes() for row in seen}
+    again = pack(TEXTS, vocabulary, path)
+    assert [file.name for file in files(path)] == ["train.npy"]
+    assert again.documents == 300

@@ -1,123 +1,283 @@
-"""`twofile train`: text in, a parameters file out."""
+"""`twofile train`: text in, a parameters file out; with --ladder, a law of how loss falls with size and length."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from twofile.cli.console import note, size
+from twofile.cli.console import note, table
 from twofile.cli.options import force_option, output
 from twofile.errors import TrainError
 
 if TYPE_CHECKING:
-    from twofile.train.pretrain import Recipe
+    from twofile.train.dial import Derived
+    from twofile.train.recipe import Draft, Recipe
 
-TEXT = (".txt", ".md", ".jsonl", ".parquet", ".gz", ".xz")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Quantity(click.ParamType[float]):
+    """A number that people write as 5M, 1.5k or 2e6."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip()
+        unit = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}.get(text[-1:].lower(), 0)
+        try:
+            number = float(text[:-1]) * unit if unit else float(text)
+        except ValueError:
+            self.fail(f"{text!r} is not a number like 5M, 1.5k or 2e6", param, ctx)
+        if not 0 < number < float("inf"):
+            self.fail(f"{text} is not more than nothing", param, ctx)
+        return number
+
+
+class Quantities(Quantity):
+    """Several of them, with commas between."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        return tuple(super(Quantities, self).convert(part, param, ctx) for part in str(value).split(","))
+
+
+_WHOLE, _SHARE = click.IntRange(1), click.FloatRange(0, 1)
+_RATE = click.FloatRange(0, min_open=True)
+_SIZES: list[tuple[str, Any, str]] = [
+    ("--minutes", _RATE, "Train so long; the size follows. [10, where nothing else is said]"),
+    ("--params", Quantity(), "So many parameters, like 5M."),
+    ("--depth", _WHOLE, "So many layers, 64 wide each."),
+    ("--tokens", Quantity(), "Train on so many tokens. [20 a parameter]"),
+    ("--steps", _WHOLE, "Train so many steps."),
+]
+_NUMBERS: list[tuple[str, str, Any, str]] = [
+    ("--dim", "dim", _WHOLE, "Width of the model."),
+    ("--layers", "n_layers", _WHOLE, "Layers."),
+    ("--heads", "n_heads", _WHOLE, "Heads of attention."),
+    ("--kv-heads", "n_kv_heads", _WHOLE, "Heads of keys and values."),
+    ("--head-dim", "head_dim", _WHOLE, "Width of a head."),
+    ("--ffn", "ffn_dim", _WHOLE, "Width of the feed-forward part."),
+    ("--vocab", "vocab_size", _WHOLE, "Tokens of the vocabulary."),
+    ("--context", "context_length", _WHOLE, "Tokens that the model sees at once."),
+    ("--tied/--untied", "tied", bool, "One matrix for both ends, or two."),
+    ("--batch", "batch", _WHOLE, "Rows of a context a step."),
+    ("--micro", "micro", _WHOLE, "Rows at a time; a batch is a multiple."),
+    ("--warmup", "warmup", click.IntRange(0), "Steps over which the rates rise."),
+    ("--decay", "decay", _SHARE, "Share of the run over which they fall."),
+    ("--matrix-rate", "matrix_rate", _RATE, "Muon's rate."),
+    ("--vector-rate", "vector_rate", _RATE, "AdamW's rate: embeddings, norms."),
+    ("--weight-decay", "weight_decay", click.FloatRange(0), "Weight decay of the matrices."),
+    ("--bfloat16/--float32", "bfloat16", bool, "What products are computed in."),
+    ("--compile/--no-compile", "compile", bool, "Use torch.compile."),
+    ("--seed", "seed", click.IntRange(0), "Of the weights and the order of the text. [0]"),
+]
+
+
+def _number_options(command: Function) -> Function:
+    """Adds an option for each number of the dial, and for each that is derived, in the place of which it is taken."""
+    decorated: Any = command
+    for flag, name, kind, help_text in reversed(_NUMBERS):
+        if kind is bool:
+            decorated = click.option(flag, name, default=None, help=help_text)(decorated)
+        else:
+            decorated = click.option(flag, name, type=kind, help=help_text)(decorated)
+    for flag, kind, help_text in reversed(_SIZES):
+        decorated = click.option(flag, type=kind, help=help_text)(decorated)
+    result: Function = decorated
+    return result
+
+
+_OPTIONS = [flag.removeprefix("--") for flag, *_ in _SIZES] + [name for _, name, *_ in _NUMBERS]
 
 
 @click.command("train")
-@click.argument("sources", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", required=True, help="A local name, or a path that ends in .gguf.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Train so long. [10, or the recipe's]")
-@click.option("--steps", type=click.IntRange(1), help="Train so many steps.")
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="The recipe's files. [.]")
+@click.argument("texts", nargs=-1)
+@click.option("--out", help="What to make: a local name, or a path that ends in .gguf.")
+@_number_options
 @click.option("--split", default="", help="What stands between documents in a text file, as a regular expression.")
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="The recipe's files. [.]")
 @click.option("--type", "kind", default="Q8_0", help="The type of the matrices in OUT. [Q8_0]")
 @click.option("--run", type=click.Path(file_okay=False, path_type=Path), help="Folder for logs and checkpoints.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of an earlier run.")
+@click.option("--dry-run", is_flag=True, help="Print every number with its law, and stop.")
+@click.option("--ladder", is_flag=True, help="Train a family of sizes, fit the law of their losses, predict a larger.")
+@click.option("--into", type=click.Path(file_okay=False, path_type=Path), help="The ladder's folder.")
+@click.option("--sizes", type=Quantities(), help="The ladder's parameters, like 250k,500k,1M. [as --minutes allow]")
+@click.option("--ratios", type=Quantities(), help="The ladder's tokens a parameter. [5,10,20]")
+@click.option("--seeds", type=click.IntRange(1), default=1, help="Runs of each size and length. [1]")
+@click.option(
+    "--predict", type=Quantities(), multiple=True, help="PARAMS,TOKENS of a run to foretell. [8 times the largest]"
+)
+@click.option("--verify", is_flag=True, help="Train what was foretold, and write the outcome beside it.")
 @force_option
 def train_command(
-    sources: tuple[Path, ...],
-    out: str,
-    minutes: float | None,
-    steps: int | None,
-    data: Path | None,
+    texts: tuple[str, ...],
+    out: str | None,
     split: str,
+    data: Path | None,
     kind: str,
     run: Path | None,
     resume: bool,
+    dry_run: bool,
+    ladder: bool,
+    into: Path | None,
+    sizes: tuple[float, ...] | None,
+    ratios: tuple[float, ...] | None,
+    seeds: int,
+    predict: tuple[tuple[float, ...], ...],
+    verify: bool,
     force: bool,
+    **numbers: Any,
 ) -> None:
-    """Train a small model on SOURCES: one recipe (.toml), or texts (.txt, .md, .jsonl, .parquet; also .gz, .xz).
+    """Train a model on TEXTS: files, globs, folders (those of `twofile corpus` too), hf:datasets/..., a recipe (.toml).
 
+    One dial (--minutes, --params or --depth) derives every other number by a law that is printed; each has an option.
     Ctrl-C saves and stops; the same call with --resume goes on.
     """
     try:
-        from twofile.train.pretrain import read_recipe
+        from twofile.train.recipe import complete, save
     except ModuleNotFoundError as error:
-        missing = f"training needs {error.name}, which is not installed"
+        missing = f"training needs {(error.name or str(error)).split('.')[0]}, which is not installed"
         raise TrainError(missing, "pip install 'twofile[train]'") from error
     from twofile.params.mixture import FILE_TYPES
-    from twofile.params.names import models_folder
 
     if kind.upper() not in FILE_TYPES:
         raise click.UsageError(f"there is no type {kind}; the types are {', '.join(FILE_TYPES)}")
-    path = output(out, force or resume)
-    folder = run or models_folder().parent / "runs" / path.stem
-    if (folder / "log.jsonl").exists() != resume:
-        if resume:
-            raise TrainError(f"there is no run to go on with in {folder}", "leave --resume out")
-        raise TrainError(f"{folder} holds an earlier run", "--resume goes on with it; another --run or --out keeps it")
-    if sources[0].suffix == ".toml":
-        if len(sources) > 1:
-            raise click.UsageError("give one recipe, or texts")
-        recipe = read_recipe(sources[0], minutes=minutes, steps=steps)
+    given = {name: value for name in _OPTIONS if (value := numbers[name]) is not None}
+    data = data or Path()
+    if ladder:
+        from twofile.cli.ladder import climb
+
+        if into is None:
+            raise click.UsageError("--ladder needs --into FOLDER")
+        for name, value in (("--out", out), ("--run", run), ("--resume", resume), ("--dry-run", dry_run)):
+            if value:
+                note(f"{name} is ignored: a ladder makes the runs in its folder, and goes on by itself")
+        draft = _draft(texts, into.name, split, data)
+        return climb(draft, given, data, into, sizes, ratios, seeds, predict, verify)
+    of_ladders = {"--into": into, "--sizes": sizes, "--ratios": ratios, "--predict": predict, "--verify": verify}
+    for name, value in of_ladders.items():
+        if value:
+            raise click.UsageError(f"{name} is for --ladder")
+    if dry_run and out is None:
+        _, derived = complete(_draft(texts, "model", split, data).with_options(given), data, _machine)
+        return _show(derived, click.echo)
+    if out is None:
+        raise click.UsageError("--out NAME says what to make")
+    path = output(out, force or resume or dry_run)
+    folder = run or _run_folder(path)
+    if resume:
+        recipe, data = _resumed(folder, texts, given)
     else:
-        recipe = _recipe(sources, path.stem, minutes, steps, split)
-    _train(recipe, data or Path(), folder, path, kind.upper())
+        draft = _draft(texts, path.stem, split, data)
+        recipe, derived = complete(draft.with_options(given), data, _machine)
+        _show(derived, click.echo if dry_run else note)
+        if dry_run:
+            return None
+        if (folder / "log.jsonl").exists():
+            message = f"{folder} holds an earlier run"
+            raise TrainError(message, "--resume goes on with it; another --run or --out keeps it")
+        save(recipe, folder, data, derived.lines)
+    return _train(recipe, data, folder, path, kind.upper())
 
 
-def _recipe(texts: tuple[Path, ...], name: str, minutes: float | None, steps: int | None, split: str) -> Recipe:
-    """A recipe for some texts: a model as large as they can fill, and one that a laptop trains in the time given."""
-    import glob
-    import shutil
+def _run_folder(path: Path) -> Path:
+    from twofile.params.names import models_folder
 
-    from twofile.params.hyper import Hyperparameters
-    from twofile.train.corpus import Source
-    from twofile.train.loop import Plan
-    from twofile.train.pretrain import Recipe
+    return models_folder().parent / "runs" / path.stem
 
-    for text in texts:
-        if text.suffix not in TEXT:
-            raise TrainError(f"{text.name} is no text that can be read", f"give {', '.join(TEXT)} or a recipe (.toml)")
-    n_bytes = sum(text.stat().st_size * (4 if text.suffix in (".gz", ".xz", ".parquet") else 1) for text in texts)
-    large = n_bytes > 2_000_000
-    if minutes is None and steps is None:
-        minutes = 10.0
-    hyper = Hyperparameters(
-        architecture="qwen3",
-        vocab_size=4096 if large else 512,
-        context_length=512 if large else 256,
-        dim=256 if large else 128,
-        n_layers=6 if large else 4,
-        n_heads=4,
-        n_kv_heads=2,
-        head_dim=64 if large else 32,
-        ffn_dim=704 if large else 352,
-        norm_eps=1e-6,
-        tied=True,
+
+def _machine() -> Any:
+    from twofile.train.calibrate import calibrate
+
+    note("measuring this machine for two seconds")
+    return calibrate()
+
+
+def _draft(texts: tuple[str, ...], name: str, split: str, data: Path) -> Draft:
+    """What a person named: a recipe, texts, or a recipe whose texts are others."""
+    import dataclasses
+
+    from twofile.train import corpus
+    from twofile.train.recipe import Draft, read_draft
+
+    if not texts:
+        raise click.UsageError("give texts, or a recipe (.toml)")
+    if any(text.endswith(".toml") for text in texts[1:]):
+        raise click.UsageError("a recipe stands first, and there is one")
+    draft = Draft(name)
+    if texts[0].endswith(".toml"):
+        if not Path(texts[0]).is_file():
+            raise click.UsageError(f"there is no recipe {texts[0]}")
+        draft, texts = read_draft(Path(texts[0])), texts[1:]
+        if not texts:
+            if not draft.sources:
+                raise TrainError(f"the recipe {draft.name} names no texts", "name them behind it")
+            if split:
+                note("--split is ignored: the recipe says how its sources are cut")
+            return draft
+        if draft.sources:
+            note("the recipe's sources give way to the texts named here")
+    if data != Path():
+        note("--data is ignored: texts are found from here; --data is for the files of a recipe")
+    sources = corpus.named(texts, split=split)
+    description = draft.description or f"Trained on {', '.join(source.name for source in sources)}"
+    kept = _held_out(sources, split, data)
+    return dataclasses.replace(
+        draft, sources=tuple(corpus.named(texts, split=split, held_out=kept)), description=description
     )
-    compiled = minutes is not None and minutes >= 10 and shutil.which("g++") is not None  # compiling takes a minute
-    plan = Plan(minutes=minutes, steps=steps, warmup=min(100, steps // 10) if steps else 100, compile=compiled)
-    documents = len(texts) > 1 or bool(split) or texts[0].suffix not in (".txt", ".md")
-    if not documents:
+
+
+def _held_out(sources: list[Any], split: str, data: Path) -> float:
+    """The share of documents to measure on: 2%, more of little text; none of a single document."""
+    from twofile.train import corpus
+    from twofile.train.recipe import text_bytes
+
+    files = [file for source in sources for file in corpus.files(source, data)]
+    if len(files) == 1 and not split and files[0].name.endswith((".txt", ".md")):
         note("one text is one document, so none is held out to measure on; --split cuts it into documents")
-    named = [
-        Source(glob.escape(str(text.resolve())), f"{i}-{text.stem}", split=split, held_out=0.02 if documents else 0.0)
-        for i, text in enumerate(texts, 1)
-    ]
-    return Recipe(name, f"Trained on {', '.join(text.name for text in texts)}", "", hyper, plan, tuple(named))
+        return 0.0
+    return min(0.1, max(0.02, 2e5 / max(1.0, text_bytes(sources, data))))
+
+
+def _resumed(folder: Path, texts: tuple[str, ...], given: dict[str, Any]) -> tuple[Recipe, Path]:
+    """The recipe of an earlier run. How long it goes on may be new; the rest stays, and what is asked of it is said."""
+    from twofile.train.recipe import load
+
+    if not (folder / "log.jsonl").exists():
+        raise TrainError(f"there is no run to go on with in {folder}", "leave --resume out")
+    recipe, data = load(folder)
+    now = vars(recipe.hyper) | vars(recipe.plan) | {"batch": recipe.batch, "micro": recipe.micro, "seed": recipe.seed}
+    for name in given.keys() - {"steps", "minutes"}:
+        if name not in now or now[name] != given[name]:
+            stays = f"stays {now[name]}" if name in now else "stays as it is"
+            note(f"{name} {given[name]} is ignored: a run that is resumed {stays}")
+    if texts:
+        note("the texts named here are ignored: a run that is resumed has its own")
+    return recipe.lasting(given.get("steps"), given.get("minutes")), data
+
+
+def _show(derived: Derived, say: Callable[[str], Any]) -> None:
+    """Every number, its law and source."""
+    rows = [(line.name, line.value, line.law, line.source) for line in derived.lines]
+    say(table([(name, value, f"{law} [{source}]" if source else law) for name, value, law, source in rows]))
+    for remark in derived.remarks:
+        note(f"note: {remark}")
 
 
 def _train(recipe: Recipe, data: Path, run: Path, target: Path, kind: str) -> None:
     from twofile.train.export import export
     from twofile.train.pretrain import pretrain
 
-    note(f"{size(recipe.hyper.n_parameters, '').replace(' ', '')} parameters; logs and checkpoints in {run}")
+    note(f"logs and checkpoints in {run}")
     _, _, result = pretrain(recipe, data, run, note)
     export(recipe, run, target, type=kind, command=shlex.join(["twofile", *sys.argv[1:]]))
     click.echo(target)

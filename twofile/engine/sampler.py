@@ -7,7 +7,7 @@ on its order. The rule:
     x = logits + bias, NaN as -inf; the penalties, over the distinct tokens among the last `window` accepted
         (repetition: x / r where x > 0, else x * r; then presence is taken away; in double precision, then made single)
     temperature <= 0, or the largest x is infinite: the largest x, the lowest id among equals, and no randomness is used
-    w = 2^30 exp((x - max) / temperature), cut to a whole number: `_weights`
+    w = 2^30 exp((x - max) / temperature), cut to a whole number: `weights`
     ahead of a token are those of larger w, and of equal w those of lower ids. A token may stand if fewer than top_k are
         ahead of it, those ahead hold less than top_p of the sum of all w, and its own w is at least min_p 2^30
     one token is drawn from all, with chances as w; as long as it may not stand, another is drawn from those ahead of it
@@ -119,7 +119,7 @@ class Sampler:
             x_V[np.isnan(x_V)] = -np.inf
             token = int(np.argmax(x_V))
             if temperature > 0 and np.isfinite(x_V[token]):
-                token = self._draw(_weights(x_V, temperature))
+                token = self._draw(weights(x_V, temperature))
         self.accept(token)
         return token
 
@@ -147,7 +147,7 @@ class Sampler:
         return float((z ^ (z >> 31)) >> 11) * 2.0**-53
 
 
-def _weights(x_V: NDArray[np.float32], temperature: float) -> NDArray[np.int64]:
+def weights(x_V: NDArray[np.float32], temperature: float) -> NDArray[np.int64]:
     """2^30 exp((x - max) / temperature) to within 2 in a million, cut to a whole number.
 
     Each operation is exact, or rounded alike by every processor, whether it fuses multiplication with addition or not.

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Bits", "Model", "bits_per_byte"]
+__all__ = ["Bits", "Model", "bits_per_byte", "nats"]
 
 _ROWS = 256  # of logits at once
 _RESAMPLES = 2000
@@ -73,7 +73,7 @@ def bits_per_byte(
     for text in documents:
         ids = model.prompt(text)
         if len(ids) > 1:
-            bits.append(_nats(model, ids, size) / math.log(2))
+            bits.append(float(nats(model, ids, size).sum()) / math.log(2))
             lengths.append(len(model.detokenize_bytes(ids[1:])))
             tokens += len(ids) - 1
         if progress is not None:
@@ -85,10 +85,10 @@ def bits_per_byte(
     return Bits(float(bits_N.sum() / bytes_N.sum()), low, high, len(bits), tokens, int(bytes_N.sum()))
 
 
-def _nats(model: Model, ids: list[int], size: int) -> float:
-    """-ln p(ids[1:] | ids[0]), each token given at most `size` before it, after the first window at least half."""
-    total, scored = 0.0, 0  # the last token that has been predicted
-    begin = 0
+def nats(model: Model, ids: list[int], size: int) -> NDArray[np.float64]:
+    """-ln p of each of ids[1:], given at most `size` tokens before it, after the first window at least half as many."""
+    found: list[NDArray[np.float64]] = [np.empty(0)]
+    scored = begin = 0  # the last token that has been predicted, the first that is read again
     while scored < len(ids) - 1:
         session = model.session()
         end = min(begin + size, len(ids) - 1)  # tokens begin..end are read, begin+1..end+1 could be predicted
@@ -100,10 +100,10 @@ def _nats(model: Model, ids: list[int], size: int) -> float:
             logits_RV -= logits_RV.max(axis=1, keepdims=True)
             targets = ids[start + 1 : start + 1 + len(read)]
             chosen = logits_RV[np.arange(len(read)), targets]
-            total += float((np.log(np.exp(logits_RV).sum(axis=1)) - chosen).sum())
+            found.append(np.log(np.exp(logits_RV).sum(axis=1)) - chosen)
         scored = end
         begin = end - size // 2
-    return total
+    return np.concatenate(found)
 
 
 def _interval(bits_N: NDArray[np.float64], bytes_N: NDArray[np.int64], seed: int) -> tuple[float, float]:

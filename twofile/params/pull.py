@@ -1,9 +1,10 @@
-"""Parameters files from a hub: resumable, checksummed, placed whole or not at all.
+"""Files from a hub: resumable, checksummed, placed whole or not at all.
 
-`pull` asks the hub for the files of a repository and their checksums, downloads one into
-`<models>/hf/<user>/<repo>/`, and moves it to its name only when its checksum is the hub's. What was downloaded before
-an interruption stays in a `.part` file beside it, and the next call goes on from there. (`hf_hub_download` of
-huggingface_hub 2 throws that part away, which is why the transfer below it, `http_get`, is called directly.)
+`pull` asks the hub for the parameters files of a repository and their checksums; `fetch` downloads a file, and moves it
+to its name only when its checksum is the hub's; one that is not, it downloads once more. What was downloaded before an
+interruption stays in a `.part` file beside it, and the next call goes on from there. A broken connection is made again
+as long as each brings something. (`hf_hub_download` of huggingface_hub 2 throws the part away, which is why the
+transfer below it, `http_get`, is called directly.)
 
 Honours what huggingface_hub honours: HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN, proxies. Costs one request for the listing,
 one for the file, and one reading of the file for the checksum.
@@ -24,7 +25,7 @@ from typing import Any
 
 from twofile.errors import DownloadError, NotFoundError
 
-__all__ = ["PREFERRED", "HubName", "Progress", "choose", "pull"]
+__all__ = ["PREFERRED", "HubName", "Progress", "Remote", "checked_parts", "choose", "explained", "fetch", "pull"]
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all), from the thread that works."""
@@ -50,9 +51,7 @@ class HubName:
         if not match:
             raise NotFoundError(f"{name!r} is not a hub name", usage)
         repo, file = match.groups()
-        for part in [*repo.split("/"), *(file.split("/") if file else [])]:
-            if part in ("", ".", "..") or "\\" in part or "\0" in part:
-                raise NotFoundError(f"{name!r} is not a hub name: {part!r} cannot be part of one", usage)
+        checked_parts(name, [*repo.split("/"), *(file.split("/") if file else [])], usage)
         if file and not file.endswith(".gguf"):
             raise NotFoundError(f"{file!r} is not a parameters file: twofile pulls .gguf files", usage)
         return cls(repo, file)
@@ -60,6 +59,14 @@ class HubName:
     def path(self, folder: Path, file: str) -> Path:
         """Where `file` of this repository lies under the models folder."""
         return folder.joinpath("hf", *self.repo.split("/"), *file.split("/"))
+
+
+def checked_parts(name: str, parts: list[str], usage: str = "") -> list[str]:
+    """The parts of a hub's name, or of a path that a hub sent, or a NotFoundError where one would lead elsewhere."""
+    for part in parts:
+        if part in ("", ".", "..") or "\\" in part or "\0" in part:
+            raise NotFoundError(f"{name!r} is not a hub name: {part!r} cannot be part of one", usage)
+    return parts
 
 
 def choose(files: list[str]) -> str | None:
@@ -80,35 +87,50 @@ def pull(name: HubName, folder: Path, progress: Progress | None = None) -> Path:
     """Download what `name` means into the models folder `folder`; returns the file.
 
     A file that is already there is checked against the hub and downloaded again only if it differs."""
-    with _explained(name):
+    with explained(name.repo):
         files = _listing(name)
         file = files[_chosen(name, sorted(files))]
         HubName.parse(f"hf:{name.repo}:{file.path}")  # the listing came from outside: its names are checked too
         path = name.path(folder, file.path)
         if path.is_file() and file.matches(path):
             return path
-        part = path.with_name(f"{path.name}.{file.checksum[:16]}.part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(part) as stream:
-            _fetch(name.repo, file, stream, progress)
-            if not file.matches(part):
-                part.unlink()
-                raise DownloadError(
-                    f"{file.path} arrived damaged: its checksum is not the one the hub names",
-                    f"twofile pull hf:{name.repo}:{file.path}   (starts afresh; a second failure is the hub's)",
-                )
-            part.replace(path)
-        return path
+        return fetch(file, path, progress)
+
+
+def fetch(file: Remote, path: Path, progress: Progress | None = None) -> Path:
+    """Download `file` to `path`, or what is missing of it; returns `path`. DownloadError says why it did not come."""
+    part = path.with_name(f"{path.name}.{file.checksum[:16]}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with explained(file.repo), _alone(part) as stream:
+        for _ in range(2):
+            _transfer(file, stream, progress)
+            if file.matches(part):
+                part.replace(path)
+                return path
+            stream.truncate(stream.seek(0))  # damaged on the way, where afresh helps
+        part.unlink()
+        raise DownloadError(
+            f"{file.path} arrived damaged twice: its checksum is not the one the hub names",
+            "run the same command again; where that fails too, the hub's copy is damaged",
+        )
 
 
 @dataclass(frozen=True)
-class _Remote:
+class Remote:
     """A file as the hub describes it. `checksum` is the sha256 of a large file (LFS), the git object id of another."""
 
+    repo: str
     path: str
     commit: str
     size: int
     checksum: str
+    kind: str = "model"  # of the repository; or "dataset"
+
+    @classmethod
+    def of(cls, repo: str, commit: str | None, file: Any, kind: str = "model") -> Remote:
+        """From what huggingface_hub says of a file (RepoSibling or RepoFile); TypeError where it lacks a checksum."""
+        checksum = _hexadecimal(file.lfs.sha256 if file.lfs else file.blob_id)
+        return cls(repo, file.rfilename, _hexadecimal(commit), int(file.size or 0), checksum, kind)
 
     def matches(self, path: Path) -> bool:
         size = path.stat().st_size
@@ -122,7 +144,7 @@ class _Remote:
         return digest.hexdigest() == self.checksum
 
 
-def _listing(name: HubName) -> dict[str, _Remote]:
+def _listing(name: HubName) -> dict[str, Remote]:
     """The parameters files of a repository at its newest commit, by path."""
     from huggingface_hub import HfApi, constants
 
@@ -134,15 +156,7 @@ def _listing(name: HubName) -> dict[str, _Remote]:
     try:
         info = HfApi(library_name="twofile").model_info(name.repo, files_metadata=True, timeout=20)
         files = [file for file in info.siblings or () if file.rfilename.endswith(".gguf")]
-        return {
-            file.rfilename: _Remote(
-                file.rfilename,
-                _hexadecimal(info.sha),
-                int(file.size or 0),
-                _hexadecimal(file.lfs.sha256 if file.lfs else file.blob_id),
-            )
-            for file in files
-        }
+        return {file.rfilename: Remote.of(name.repo, info.sha, file) for file in files}
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{constants.ENDPOINT} answered with something that is no listing ({error})") from error
 
@@ -186,24 +200,30 @@ class _Counted(io.BufferedRandom):
         return written
 
 
-def _fetch(repo: str, file: _Remote, stream: _Counted, progress: Progress | None) -> None:
-    """Bring `stream`, which holds the first bytes of the file or none, to the file's size and onto the disk."""
-    from huggingface_hub import constants, hf_hub_url
+def _transfer(file: Remote, stream: _Counted, progress: Progress | None) -> None:
+    """Bring `stream`, which holds the first bytes of the file or none, to the file's size and onto the disk.
+
+    http_get itself goes on after a connection that was closed or has been silent for HF_HUB_DOWNLOAD_TIMEOUT seconds;
+    after one that was reset it does not."""
+    from huggingface_hub import constants, errors, hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     stream.report = lambda done: progress(done, file.size) if progress else None
-    have = stream.seek(0, os.SEEK_END)
-    if have > file.size:
-        have = stream.truncate(stream.seek(0))
-    http_get(
-        hf_hub_url(repo, file.path, revision=file.commit, endpoint=constants.ENDPOINT),
-        stream,
-        resume_size=have,
-        expected_size=file.size,
-        headers=build_hf_headers(library_name="twofile") | {"Accept-Encoding": "identity"},
-        tqdm_class=_Silent,
-    )
+    url = hf_hub_url(file.repo, file.path, repo_type=file.kind, revision=file.commit, endpoint=constants.ENDPOINT)
+    headers = build_hf_headers(library_name="twofile") | {"Accept-Encoding": "identity"}
+    while True:
+        have = stream.seek(0, os.SEEK_END)
+        if have > file.size:
+            have = stream.truncate(stream.seek(0))
+        try:
+            http_get(url, stream, resume_size=have, expected_size=file.size, headers=headers, tqdm_class=_Silent)
+            break
+        except errors.HfHubHTTPError:
+            raise
+        except errors.HTTPError:  # type: ignore[attr-defined]
+            if stream.seek(0, os.SEEK_END) <= have:
+                raise
     stream.flush()
     os.fsync(stream.fileno())
 
@@ -238,7 +258,7 @@ def _alone(part: Path) -> Iterator[_Counted]:
 
 
 @contextmanager
-def _explained(name: HubName) -> Iterator[None]:
+def explained(repo: str) -> Iterator[None]:
     """Turn what can go wrong on the way to a hub into what a person can do about it."""
     from huggingface_hub import constants, errors
 
@@ -247,20 +267,20 @@ def _explained(name: HubName) -> Iterator[None]:
         yield
     except errors.GatedRepoError as error:
         raise DownloadError(
-            f"{name.repo} is gated: its owner wants its terms accepted first",
-            f"accept them at {constants.ENDPOINT}/{name.repo}, then: hf auth login",
+            f"{repo} is gated: its owner wants its terms accepted first",
+            f"accept them at {constants.ENDPOINT}/{repo}, then: hf auth login",
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise DownloadError(
-            f"{constants.ENDPOINT} has no repository {name.repo}, or it is private",
+            f"{constants.ENDPOINT} has no repository {repo}, or it is private",
             "check the spelling; for a private one: hf auth login",
         ) from error
     except errors.HFValidationError as error:
-        raise DownloadError(f"hf:{name.repo} is not a hub name: {error}") from error
+        raise DownloadError(f"hf:{repo} is not a hub name: {error}") from error
     except errors.HfHubHTTPError as error:
         reason = str(error).strip().splitlines()[0]
         raise DownloadError(f"{constants.ENDPOINT} refused: {reason}", again) from error
     except (errors.HTTPError, OSError, ValueError) as error:  # type: ignore[attr-defined]
         # no connection, a broken one, a full disk, an answer that is no listing
         reason = str(error) or type(error).__name__
-        raise DownloadError(f"hf:{name.repo} did not come from {constants.ENDPOINT}: {reason}", again) from error
+        raise DownloadError(f"hf:{repo} did not come from {constants.ENDPOINT}: {reason}", again) from error

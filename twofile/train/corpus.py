@@ -1,25 +1,49 @@
 """Documents, from files to a stream.
 
-A corpus is a list of `Source`s: text files, JSON lines and parquet tables, each plain, `.gz` or `.xz`, named by a path
-or a glob. Guarantees: the same files give the same documents in the same order; whether a document is held out depends
-on its own text alone, so an exact copy never lies on both sides; memory is bounded by the largest document (of a text
-file: by the file).
+A corpus is a list of `Source`s: text files, JSON lines, CSV and parquet tables, each plain, `.gz`, `.xz` or `.zst`,
+named by a path, a glob, a folder, or `hf:datasets/user/repo`. Guarantees: the same files give the same documents in the
+same order; whether a document is held out depends on its own text alone, so an exact copy never lies on both sides;
+memory is bounded by the largest document, and that by `reading.LONGEST`.
+
+A folder that `twofile corpus` wrote (`refine`) has been cleaned and split already: each of its sources is a folder with
+`train` and `held_out`, and is read as it lies.
 """
 
+from __future__ import annotations
+
 import glob
-import gzip
 import hashlib
 import json
-import lzma
 import re
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
-from twofile.errors import TrainError
+from twofile.errors import NotFoundError, TrainError
+from twofile.train import hub
+from twofile.train.reading import KINDS, File, kind, texts
 
-__all__ = ["Document", "Source", "clean", "copies", "documents", "files", "sha256", "sources"]
+__all__ = [
+    "CARD",
+    "WORK",
+    "Document",
+    "Source",
+    "clean",
+    "copies",
+    "documents",
+    "files",
+    "fraction",
+    "named",
+    "raw",
+    "sha256",
+    "sources",
+]
+
+CARD = "card.json"
+WORK = "work"
+"""What a refined corpus has in its folder: the one when it is complete, the other before and after."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +58,15 @@ class Document:
 class Source:
     """Where documents come from and how many of them to use."""
 
-    path: str  # a path or a glob, relative to the folder that the caller names
+    path: (
+        str  # a path, a glob or a folder, relative to the folder that the caller names; or hf:datasets/user/repo[:glob]
+    )
     name: str
     share: float = 1.0  # how often a document is used: 2 twice, 0.25 a quarter of the documents, 0 only to validate
     held_out: float = 0.02  # fraction of documents kept for validation
     licence: str = ""
     attribution: str = ""
-    column: str = "text"  # JSON lines and parquet
+    column: str = "text"  # JSON lines, CSV and parquet
     split: str = ""  # text files: a regular expression between documents; empty: a file is one document
     drop: Mapping[str, str] = field(default_factory=dict)  # field -> pattern of the rows to leave out
     clean: bool = True  # mend mojibake, odd spaces and curly quotes
@@ -64,67 +90,36 @@ def clean(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
-def files(source: Source, folder: Path) -> list[Path]:
-    """The files of a source, sorted. TrainError when there is none."""
-    found = sorted(Path(name) for name in glob.glob(str(folder / source.path), recursive=True) if Path(name).is_file())
-    if not found:
-        message = f"source {source.name}: no file matches {source.path} in {folder}"
-        raise TrainError(message, "check `path` in the recipe, and the data folder")
-    return found
-
-
-def _open(path: Path) -> IO[str]:
-    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
-    return cast(IO[str], opener(path, "rt", encoding="utf-8", errors="strict", newline=None))
-
-
-def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Rows of a JSON lines or parquet file; an unreadable one is a TrainError naming file and line."""
-    if _kind(path) == ".parquet":
-        import pyarrow.parquet as parquet
-
-        unpack: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
-        with unpack(path, "rb") as stream:
-            table = parquet.ParquetFile(stream)
-            present = [column for column in columns if column in table.schema_arrow.names]
-            for batch in table.iter_batches(batch_size=256, columns=present):
-                yield from batch.to_pylist()
-        return
-    with _open(path) as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise TrainError(f"{path.name}, line {number}: not JSON ({error.msg})") from error
-                if not isinstance(row, dict):
-                    raise TrainError(f"{path.name}, line {number}: not a JSON object")
-                yield row
-
-
-def _kind(path: Path) -> str:
-    """The suffix below `.gz` and `.xz`."""
-    return Path(path.stem).suffix if path.suffix in (".gz", ".xz") else path.suffix
-
-
-def _texts(source: Source, path: Path) -> Iterator[str]:
-    kind = _kind(path)
-    if kind in (".jsonl", ".parquet"):
-        for row in _rows(path, [source.column, *source.drop]):
-            if any(re.search(pattern, str(row.get(key, ""))) for key, pattern in source.drop.items()):
-                continue
-            text = row.get(source.column)
-            if not isinstance(text, str):
-                message = f"{path.name}: a row has no text in column {source.column!r}"
-                raise TrainError(message, "set `column` in the recipe")
-            yield text
-    elif kind in (".txt", ".md", ".tokens"):
-        with _open(path) as stream:
-            whole = stream.read()
-        yield from re.split(source.split, whole) if source.split else (whole,)
+def files(source: Source, folder: Path, side: str = "") -> list[File]:
+    """The files of a source, sorted; `side`: only those of one side, where they lie apart. TrainError where none is."""
+    if source.path.startswith("hf:"):
+        return hub.listing(source.path)
+    root = folder / source.path
+    if _is_split(root):
+        found = sorted(path for path in root.glob(f"{side or '*'}/*") if path.is_file())
+        return [File(f"{root.name}/{path.parent.name}/{path.name}", path) for path in found]
+    if root.is_dir():
+        inside = (path for path in root.rglob("*") if path.is_file() and kind(path.name))
+        found = sorted(path for path in inside if not any(part[0] == "." for part in path.relative_to(root).parts))
     else:
-        hint = "give .txt, .jsonl or .parquet, plain, .gz or .xz"
-        raise TrainError(f"{path.name}: not a format that can be read", hint)
+        found = sorted(Path(name) for name in glob.glob(str(root), recursive=True) if Path(name).is_file())
+    if not found:
+        what = f"no text ({', '.join(KINDS)})" if root.is_dir() else "no file"
+        message = f"source {source.name}: {what} matches {source.path} in {folder}"
+        raise TrainError(message, "check `path` in the recipe, and the data folder")
+    return [File(path.name, path) for path in found]
+
+
+def _is_split(root: Path) -> bool:
+    return root.parent.name == "texts" and (root.parent.parent / CARD).is_file()
+
+
+def raw(source: Source, path: Path) -> Iterator[str]:
+    """The documents of a file, of both sides: its texts, cleaned where the source says so, without empty ones."""
+    for text in texts(path, column=source.column, split=source.split, drop=source.drop):
+        text = clean(text) if source.clean else text
+        if text.strip():
+            yield text
 
 
 def fraction(text: str, salt: str = "") -> float:
@@ -134,14 +129,12 @@ def fraction(text: str, salt: str = "") -> float:
 
 def documents(source: Source, folder: Path, *, held_out: bool = False) -> Iterator[Document]:
     """The documents of one side of a source, in file order, each once (`share` is for the packer)."""
-    for path in files(source, folder):
-        try:
-            for text in _texts(source, path):
-                text = clean(text) if source.clean else text
-                if text and (fraction(text) < source.held_out) == held_out:
+    split = not source.path.startswith("hf:") and _is_split(folder / source.path)
+    for file in files(source, folder, "held_out" if held_out else "train"):
+        with file.here() as path:
+            for text in raw(source, path):
+                if split or (fraction(text) < source.held_out) == held_out:
                     yield Document(text, source.name)
-        except (ValueError, lzma.LZMAError, OSError, EOFError) as error:  # pyarrow and UTF-8 raise kinds of ValueError
-            raise TrainError(f"{path.name}: cannot be read ({error})") from error
 
 
 def copies(document: Document, share: float) -> int:
@@ -150,10 +143,13 @@ def copies(document: Document, share: float) -> int:
 
 
 def sha256(source: Source, folder: Path) -> str:
-    """One hash over the files of a source, as they lie on disk."""
+    """One hash over the files of a source, as they lie on disk; of files on a hub, over their paths and checksums."""
     digest = hashlib.sha256()
-    for path in files(source, folder):
-        with path.open("rb") as stream:
+    for file in files(source, folder):
+        if file.remote is not None:
+            digest.update(f"{file.remote.path} {file.remote.checksum}\n".encode())
+            continue
+        with file.path.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
@@ -171,3 +167,77 @@ def sources(table: list[dict[str, Any]]) -> list[Source]:
     if len({source.name for source in result}) < len(result):
         raise TrainError("recipe: two sources have the same name")
     return result
+
+
+def named(names: Iterable[str], **options: Any) -> list[Source]:
+    """Sources for what a person typed: files, globs, folders, refined corpora, datasets, recipes (.toml).
+
+    `options` are fields of Source, for all but those that say themselves what they are (recipes and refined corpora).
+    A path is made absolute, and each source gets a name of its own. NotFoundError for a path that leads nowhere."""
+    result: list[Source] = []
+    for name in names:
+        path = Path(name).expanduser().absolute()
+        if name.startswith("hf:"):
+            found = [Source(name, hub.Dataset.parse(name).repo.replace("/", "-"), **options)]
+        elif (path / CARD).is_file():
+            found = _refined(path)
+        elif (path / WORK).is_dir():
+            raise TrainError(
+                f"{name} is a corpus that is not finished", f"twofile corpus ... --into {name}   (goes on)"
+            )
+        elif name.endswith(".toml"):
+            found = _recipe(path)
+        elif path.exists():
+            found = [Source(glob.escape(str(path)) if path.is_file() else str(path), _slug(path), **options)]
+        elif glob.has_magic(name):
+            found = [Source(str(path), _slug(path.parent), **options)]
+        else:
+            raise NotFoundError(
+                f"{name} does not exist", "give files, folders, globs in quotes, or hf:datasets/user/repo"
+            )
+        for source in found:
+            result.append(_apart(source, {other.name for other in result}))
+    return result
+
+
+def _slug(path: Path) -> str:
+    """A name for a source, fit to be a folder's."""
+    stem = path.name.split(".")[0] if path.suffix else path.name
+    return re.sub(r"[^\w-]+", "-", stem).strip("-") or "texts"
+
+
+def _apart(source: Source, taken: set[str]) -> Source:
+    from dataclasses import replace
+
+    name, count = source.name, 1
+    while name in taken:
+        count += 1
+        name = f"{source.name}-{count}"
+    return replace(source, name=name)
+
+
+def _refined(folder: Path) -> list[Source]:
+    """The sources of a folder that `twofile corpus` wrote."""
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    return [
+        Source(
+            path=str(folder / "texts" / entry["name"]),
+            name=entry["name"],
+            share=entry["share"],
+            licence=entry["licence"],
+            attribution=entry["attribution"],
+            held_out=card["held_out"],
+            clean=False,
+        )
+        for entry in card["sources"]
+        if (folder / "texts" / entry["name"]).is_dir()
+    ]
+
+
+def _recipe(path: Path) -> list[Source]:
+    try:
+        return sources(tomllib.loads(path.read_text(encoding="utf-8"))["source"])
+    except OSError as error:
+        raise NotFoundError(f"the recipe {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, KeyError) as error:
+        raise TrainError(f"the recipe {path.name}: {error}", "compare with recipes/bundled.toml") from error

@@ -24,13 +24,13 @@ def trained(recipe: Recipe, run: Path) -> tuple[Transformer, int, int]:
     """The model of the newest checkpoint, its step, and how many tokens it has learned from.
 
     TrainError where there is none."""
-    found = checkpoint.latest(run)
+    found = checkpoint.newest(run)
     if found is None:
         raise TrainError(f"{run} has no checkpoint", "train first")
-    with torch.random.fork_rng(devices=[]):  # making a model and loading one both touch torch's generator
+    with torch.random.fork_rng(devices=[]):  # making a model touches torch's generator
         model = Transformer(recipe.hyper)
-        state = checkpoint.load(found, model)
-    return model.eval(), int(state["step"]), int(state["tokens"])
+    found.fill({f"model.{name}": weight for name, weight in model.named_parameters()})
+    return model.eval(), found.step, int(found.values["tokens"])
 
 
 def export(

@@ -1,22 +1,19 @@
 """The loop that trains every stage: a `Stage` supplies batches and a loss, the loop does the rest.
 
-Muon on the hidden matrices and AdamW on embeddings and norms; warm-up, stable, decay; gradient clipping; validation, a
-log line a step, checkpoints, resume. Guarantees: with a budget of steps, a run that was stopped and resumed gives the
-same weights bit for bit (a budget of minutes follows the clock, so it does not); Ctrl-C ends the step, saves and
-leaves. Under `torchrun` every process takes its share of a step's micro-batches and the gradients are averaged: the
-same steps, faster, and on cores shared with other programs steadier than threads. Cost: weights, gradients and about
-two more copies of the weights in float32 in each process, and what `loss` keeps.
+Warm-up, stable, decay; gradients accumulated over micro-batches and clipped; validation, dreams, a log line a step,
+checkpoints, resume. Guarantees: with a budget of steps, one process on a CPU that was killed and resumed ends with the
+same checkpoint byte for byte (a budget of minutes follows the clock, so it does not); Ctrl-C ends the step, saves and
+leaves. Under `torchrun` every process takes its share of a step's micro-batches: the same steps, faster. Cost:
+16 bytes a parameter, over all processes when sharded, and what `loss` keeps of one micro-batch.
 
-Sources: Muon, K. Jordan 2024 and arXiv:2502.16982; the schedule, arXiv:2404.06395 and arXiv:2405.18392.
+Source of the schedule: arXiv:2404.06395, arXiv:2405.18392.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,11 +22,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from twofile.errors import TrainError
-from twofile.train import checkpoint
+from twofile.train import checkpoint, parallel
+from twofile.train.optimisers import Optimisers
+from twofile.train.parallel import World
+from twofile.train.watch import Watch
 
 __all__ = ["Plan", "Result", "Stage", "train"]
 
@@ -49,7 +48,11 @@ class Stage(Protocol):
         """How many tokens the model learns from in this step."""
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Figures on held-out data; called under no_grad in evaluation mode."""
+        """Figures on held-out data, the first of which says which checkpoint is the best: the lowest. Called by all
+        processes under no_grad in evaluation mode; all give the same figures."""
+
+    def dream(self, model: nn.Module) -> str:
+        """Something that the model makes up, to be shown; "" where there is nothing to show. Called as `validate`."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,12 @@ class Plan:
     clip: float = 1.0  # largest norm of the gradient
     bfloat16: bool = True
     compile: bool = True
+    layout: parallel.Layout = "auto"
     validate_every: int = 250
     save_minutes: float = 5.0
+    keep: int = 2  # checkpoints, beside the best
+    dream_minutes: float = 5.0
+    track: str = ""  # "wandb" or "trackio": what is logged goes there as well
 
     def __post_init__(self) -> None:
         if self.steps is None and self.minutes is None:
@@ -98,18 +105,6 @@ class Result:
     validation: dict[str, float]
 
 
-def _optimisers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
-    hidden: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, weight in model.named_parameters():
-        ends = name.startswith(("token_embd", "output"))
-        (others if ends or weight.ndim != 2 else hidden).append(weight)
-    return [
-        torch.optim.Muon(hidden, lr=plan.matrix_rate, weight_decay=plan.weight_decay, momentum=0.95),
-        torch.optim.AdamW(others, lr=plan.vector_rate, betas=(0.9, 0.95), eps=1e-10, weight_decay=0.0),
-    ]
-
-
 @contextlib.contextmanager
 def _interruptible() -> Iterator[threading.Event]:
     """Ctrl-C and SIGTERM set the event; a second one interrupts as usual."""
@@ -132,139 +127,148 @@ def _interruptible() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _processes() -> tuple[int, int]:
-    """Which process this is, of how many."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+def _seconds(run: Path, step: int) -> float:
+    """How long a run had trained at a step, from its log: a checkpoint has no clock, for its bytes are the state's."""
+    found = 0.0
+    with contextlib.suppress(OSError), (run / "log.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            with contextlib.suppress(ValueError):  # the last line of a killed run
+                values = json.loads(line)
+                if values.get("step") == step and "seconds" in values:
+                    found = values["seconds"]
+    return found
 
 
-def _agree(*values: float) -> list[float]:
-    """The largest of each value over all processes, so that all take the same turn."""
-    if not dist.is_initialized():
-        return list(values)
-    all_values = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(all_values, dist.ReduceOp.MAX)
-    return all_values.tolist()
+class _Run:
+    """A run under way: what is counted, and the turns that come now and then."""
+
+    def __init__(self, model: nn.Module, stage: Stage, plan: Plan, run: Path, watch: Watch, world: World) -> None:
+        self.stage, self.plan, self.run, self.watch, self.world = stage, plan, run, watch, world
+        self.plain = model
+        self.model = parallel.spread(model, getattr(model, "blk", None), world, plan.layout)
+        self.optimisers = Optimisers(
+            model.named_parameters(),
+            matrix_rate=plan.matrix_rate,
+            vector_rate=plan.vector_rate,
+            weight_decay=plan.weight_decay,
+            bfloat16=plan.bfloat16,
+        )
+        self.writer = checkpoint.Writer(run, keep=plan.keep)
+        self.step, self.tokens, self.before = 0, 0, 0.0
+        self.validation: dict[str, float] = {}
+        self.tensors: dict[str, Tensor] = self.optimisers.state()
+        self.tensors |= {f"model.{name}": weight for name, weight in model.named_parameters()}
+        if (found := checkpoint.newest(run, lambda text: watch.event("warning", text=text))) is not None:
+            found.fill(self.tensors)
+            found.set_random_state()
+            self.step, self.tokens = found.step, found.values["tokens"]
+            self.validation = found.values["figures"]
+            self.before = _seconds(run, self.step)
+            self.optimisers.resume(self.step)
+            watch.event("resumed", step=self.step)
+        self.begun = self.saved_at = self.dreamed_at = time.monotonic()
+        self.saved = self.step if found else -1
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.begun
+
+    def advance(self, progress: float) -> None:
+        """One step."""
+        plan, stage = self.plan, self.stage
+        rate = plan.rate(self.step, progress)
+        micros = stage.batch(self.step)[self.world.rank :: self.world.size]
+        losses = []
+        for i, micro in enumerate(micros, 1):
+            with parallel.accumulating(self.model, last=i == len(micros)):
+                part = stage.loss(self.model, micro.to(self.world.device, non_blocking=True)) / len(micros)
+                part.backward()  # type: ignore[no-untyped-call]
+            losses.append(part.detach())
+        norm = parallel.gradient_norm(self.plain, plan.clip)
+        loss = self.world.sum(float(torch.stack(losses).sum()) / self.world.size)[0]
+        if not (abs(loss) < float("inf") and norm < float("inf")):
+            hint = "lower the learning rates in the recipe"
+            raise TrainError(f"step {self.step}: loss {loss}, gradient norm {norm}", hint)
+        self.optimisers.step(rate)
+        self.tokens += stage.tokens(self.step)
+        self.step += 1
+        values = {"step": self.step, "loss": loss, "norm": norm, "rate": rate, "tokens": self.tokens}
+        if self.step % plan.validate_every == 0:
+            self.validation = self._look(stage.validate)
+            values |= self.validation
+        self.watch.step(values | {"seconds": self.seconds}, plan.progress(self.step, self.seconds))
+
+    def now_and_then(self) -> None:
+        """Save and dream, when it is time: all processes in the same step."""
+        now = time.monotonic()
+        save, dream = self.world.largest(
+            float(now - self.saved_at > 60 * self.plan.save_minutes),
+            float(now - self.dreamed_at > 60 * self.plan.dream_minutes),
+        )
+        if save or self.step % self.plan.validate_every == 0:
+            with self.watch.pause():
+                self.save()
+        if dream:
+            self.dreamed_at = now
+            if text := self._look(self.stage.dream):
+                self.watch.event("dream", step=self.step, text=text)
+
+    def save(self) -> None:
+        if self.saved == self.step:
+            return
+        figures = {"figures": self.validation, "validation": next(iter(self.validation.values()), None)}
+        self.writer.save(self.step, self.tensors, {"tokens": self.tokens, **figures})
+        self.saved, self.saved_at = self.step, time.monotonic()
+        self.watch.event("saved", step=self.step)
+
+    def finish(self) -> None:
+        """The figures of the end, in the log and in the last checkpoint."""
+        if self.step % self.plan.validate_every or not self.validation:
+            self.validation = self._look(self.stage.validate)
+        self.watch.step({"step": self.step, "tokens": self.tokens, "finished": True} | self.validation, 1.0)
+
+    def _look(self, at: Any) -> Any:
+        self.model.eval()
+        with self.watch.pause(), torch.no_grad():
+            found = at(self.model)
+        self.model.train()
+        return found
 
 
-def _average(model: nn.Module, loss: float) -> float:
-    """Average the gradients, in place, and the loss over all processes."""
-    if not dist.is_initialized():
-        return loss
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([*(gradient.flatten() for gradient in gradients), torch.tensor([loss])])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    parts = torch.split(flat[:-1], [gradient.numel() for gradient in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))
-    return float(flat[-1])
-
-
-class _Report:
-    """A progress bar on a terminal, a line now and then elsewhere, and every step in `log.jsonl`."""
-
-    def __init__(self, run: Path, name: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn(name), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        self.bar = Progress(*columns, console=console)
-        self.first = _processes()[0] == 0
-        self.live = console.is_terminal and self.first
-        self.task = self.bar.add_task("", total=1.0)
-        self.log = (run / "log.jsonl" if self.first else Path(os.devnull)).open("a", encoding="utf-8")
-
-    def __enter__(self) -> _Report:
-        if self.live:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.live:
-            self.bar.stop()
-        self.log.close()
-
-    def line(self, values: dict[str, Any], progress: float, *, show: bool) -> None:
-        self.log.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}) + "\n")
-        self.log.flush()
-        text = " ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
-        if self.live:
-            self.bar.update(self.task, completed=min(1.0, progress), description=text)
-        elif show and self.first:
-            print(f"{progress:6.1%} {text}", file=sys.stderr, flush=True)
-
-
-def train(model: nn.Module, stage: Stage, plan: Plan, run: Path) -> Result:
+def train(model: nn.Module, stage: Stage, plan: Plan, run: Path, *, peak: float = 0.0, flops: float = 0.0) -> Result:
     """Train `model` in place, from the newest checkpoint in the folder `run` where there is one; logs and saves there.
 
+    `peak` and `flops`: what the device can do in a second, and what a token costs, for the share that is shown.
     Raises TrainError when the loss or the gradient is not a finite number, or `run` holds another model."""
     run.mkdir(parents=True, exist_ok=True)
-    if len(stage.batch(0)) % _processes()[1]:
-        raise TrainError(f"{len(stage.batch(0))} micro-batches a step cannot be shared by {_processes()[1]} processes")
-    optimisers = _optimisers(model, plan)
-    step, tokens, before = 0, 0, 0.0
-    if (found := checkpoint.latest(run)) is not None:
-        state = checkpoint.load(found, model)
-        step, tokens, before = state["step"], state["tokens"], state["seconds"]
-        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
-    rank, processes = _processes()
-    base = (plan.matrix_rate, plan.vector_rate)
-    validation: dict[str, float] = {}
-    begun = saved_at = time.monotonic()
-
-    def save() -> None:
-        if rank > 0:
-            return
-        seconds = before + time.monotonic() - begun
-        states = [optimiser.state_dict() for optimiser in optimisers]
-        checkpoint.save(run, step, model, {"tokens": tokens, "seconds": seconds, "optimisers": states})
-
-    with _interruptible() as interrupted, _Report(run, stage.name) as report:
+    world = World.here()
+    if (micros := len(stage.batch(0))) % world.size:
+        raise TrainError(f"{micros} micro-batches a step cannot be shared by {world.size} processes")
+    with (
+        _interruptible() as interrupted,
+        Watch(
+            run,
+            stage.name,
+            plan=plan,
+            peak=peak * world.size,
+            flops_per_token=flops,
+            processes=world.size,
+            first=world.rank == 0,
+        ) as watch,
+    ):
+        it = _Run(model, stage, plan, run, watch, world)
         model.train()
-        while True:
-            seconds = before + time.monotonic() - begun
-            progress, stop = _agree(plan.progress(step, seconds), float(interrupted.is_set()))
-            if progress >= 1 or stop:
-                break
-            rate = plan.rate(step, progress)
-            for optimiser, lr in zip(optimisers, base, strict=True):
-                optimiser.param_groups[0]["lr"] = lr * rate
-            micros = stage.batch(step)[rank::processes]
-            loss = 0.0
-            for micro in micros:
-                part = stage.loss(model, micro) / len(micros)
-                part.backward()  # type: ignore[no-untyped-call]
-                loss += part.item()
-            loss = _average(model, loss)
-            norm = float(nn.utils.clip_grad_norm_(model.parameters(), plan.clip))
-            if not (abs(loss) < float("inf") and norm < float("inf")):
-                hint = "lower the learning rates in the recipe"
-                raise TrainError(f"step {step}: loss {loss}, gradient norm {norm}", hint)
-            for optimiser in optimisers:
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
-            tokens += stage.tokens(step)
-            step += 1
-            values = {"step": step, "loss": loss, "norm": norm, "rate": rate, "tokens": tokens, "seconds": seconds}
-            if step % plan.validate_every == 0 and rank == 0:
-                validation = _validate(model, stage)
-            report.line(values | (validation if step % plan.validate_every == 0 else {}), progress, show=step % 20 == 0)
-            if time.monotonic() - saved_at > 60 * plan.save_minutes:
-                save()
-                saved_at = time.monotonic()
-        finished = progress >= 1
-        save()
-        if finished:
-            validation = _validate(model, stage)
-            report.line({"step": step, "tokens": tokens, "finished": True} | validation, 1.0, show=True)
-    return Result(step, tokens, before + time.monotonic() - begun, finished, validation)
-
-
-def _validate(model: nn.Module, stage: Stage) -> dict[str, float]:
-    model.eval()
-    with torch.no_grad():
-        figures = stage.validate(model)
-    model.train()
-    return figures
+        try:
+            while True:
+                progress, stop = world.largest(plan.progress(it.step, it.seconds), float(interrupted.is_set()))
+                if progress >= 1 or stop:
+                    break
+                it.advance(progress)
+                it.now_and_then()
+            finished = progress >= 1
+            if finished:
+                it.finish()
+            it.save()
+        finally:
+            it.writer.wait()
+    return Result(it.step, it.tokens, it.seconds, finished, it.validation)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from twofile.errors import TrainError
 from twofile.params.hyper import Hyperparameters
+from twofile.train.attention import attention
 
 
 class RMSNorm(nn.Module):
@@ -64,28 +65,35 @@ class Block(nn.Module):
         self.ffn_up = nn.Linear(dim, hyper.ffn_dim, bias=False)
         self.ffn_down = nn.Linear(hyper.ffn_dim, dim, bias=False)
 
-    def attend(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
+    def attend(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor, mask_BTT: Tensor | None) -> Tensor:
         B, T, _ = x_BTD.shape
         E = self.hyper.head_dim
         q_BTHE = self.attn_q_norm(self.attn_q(x_BTD).view(B, T, -1, E))
         k_BTKE = self.attn_k_norm(self.attn_k(x_BTD).view(B, T, -1, E))
         v_BTKE = self.attn_v(x_BTD).view(B, T, -1, E)
         q_BTHE, k_BTKE = rotate(q_BTHE, cos_TE, sin_TE), rotate(k_BTKE, cos_TE, sin_TE)
-        y_BHTE = F.scaled_dot_product_attention(
-            q_BTHE.transpose(1, 2), k_BTKE.transpose(1, 2), v_BTKE.transpose(1, 2), is_causal=True, enable_gqa=True
-        )
-        y_BTD: Tensor = self.attn_output(y_BHTE.transpose(1, 2).reshape(B, T, -1))
+        y_BTD: Tensor = self.attn_output(attention(q_BTHE, k_BTKE, v_BTKE, mask_BTT))
         return y_BTD
 
-    def forward(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
-        x_BTD = x_BTD + self.attend(self.attn_norm(x_BTD), cos_TE, sin_TE)
+    def forward(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor, mask_BTT: Tensor | None = None) -> Tensor:
+        x_BTD = x_BTD + self.attend(self.attn_norm(x_BTD), cos_TE, sin_TE, mask_BTT)
         y_BTD = self.ffn_norm(x_BTD)
         x_BTD = x_BTD + self.ffn_down(F.silu(self.ffn_gate(y_BTD)) * self.ffn_up(y_BTD))
         return x_BTD
 
 
+def within_documents(tokens_BT: Tensor, separator: int) -> Tensor:
+    """What each token may see, [B, T, T]: itself and what came before it since the last separator, with that."""
+    document_BT = (tokens_BT == separator).cumsum(1)
+    T = tokens_BT.shape[1]
+    causal_TT = torch.ones(T, T, dtype=torch.bool, device=tokens_BT.device).tril()
+    return (document_BT[:, :, None] == document_BT[:, None, :]) & causal_TT
+
+
 class Transformer(nn.Module):
-    """Tokens [B, T] to logits [B, T, V] (float32 under float32 compute)."""
+    """Tokens [B, T] to logits [B, T, V] (float32 under float32 compute), or to the nats of given targets [B, T].
+
+    `separator`: the token at which attention begins anew, where it is to stay within documents."""
 
     cos_TE: Tensor
     sin_TE: Tensor
@@ -118,17 +126,39 @@ class Transformer(nn.Module):
             else:
                 nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
 
-    def hidden(self, tokens_BT: Tensor) -> Tensor:
+    def hidden(self, tokens_BT: Tensor, separator: int | None = None) -> Tensor:
         """What the last layer says of each token, normed, [B, T, D]: what a head of any stage reads."""
         T = tokens_BT.shape[1]
         if T > self.hyper.context_length:
             raise TrainError(f"{T} tokens are more than the context of {self.hyper.context_length}")
+        mask_BTT = None if separator is None else within_documents(tokens_BT, separator)
         x_BTD = self.token_embd(tokens_BT)
         for block in self.blk:
-            x_BTD = block(x_BTD, self.cos_TE[:T], self.sin_TE[:T])
+            x_BTD = block(x_BTD, self.cos_TE[:T], self.sin_TE[:T], mask_BTT)
         normed: Tensor = self.output_norm(x_BTD)
         return normed
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
+    def forward(self, tokens_BT: Tensor, targets_BT: Tensor | None = None, separator: int | None = None) -> Tensor:
         head_VD = self.token_embd.weight if self.output is None else self.output.weight
-        return F.linear(self.hidden(tokens_BT), head_VD)
+        x_BTD = self.hidden(tokens_BT, separator)
+        return F.linear(x_BTD, head_VD) if targets_BT is None else self.nats(x_BTD, head_VD, targets_BT)
+
+    def nats(self, x_BTD: Tensor, head_VD: Tensor, targets_BT: Tensor) -> Tensor:
+        """-ln of the probability of each target, [B, T], in float32."""
+        logits_NV = F.linear(x_BTD, head_VD).flatten(0, 1).float()
+        return F.cross_entropy(logits_NV, targets_BT.flatten(), reduction="none").view_as(targets_BT)
+
+    def compile_parts(self) -> None:
+        """Compile what is run again and again: all layers share one compilation, which takes seconds, not minutes."""
+        for block in self.blk:
+            block.compile()
+        self.nats = torch.compile(self.nats)  # type: ignore[method-assign]
+
+
+def operations(hyper: Hyperparameters) -> float:
+    """Floating-point operations that a token costs in training, forward and backward.
+
+    6 for each weight it is multiplied with, the head among them, and attention over half of the context
+    (arXiv:2001.08361, arXiv:2204.02311)."""
+    multiplied = hyper.n_parameters - (0 if hyper.tied else hyper.vocab_size * hyper.dim)
+    return 6.0 * multiplied + 6.0 * hyper.n_layers * hyper.n_heads * hyper.head_dim * hyper.context_length

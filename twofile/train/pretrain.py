@@ -10,61 +10,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twofile.errors import TrainError, TwofileError
+from twofile.errors import TrainError
 from twofile.params.atomic import atomic_path
-from twofile.params.hyper import Hyperparameters
 from twofile.params.vocabulary import Vocabulary
-from twofile.train import corpus, tokenizer, tokens
-from twofile.train.loop import Plan, Result, train
-from twofile.train.model import Transformer
+from twofile.train import checkpoint, corpus, tokenizer, tokens
+from twofile.train.loop import Result, train
+from twofile.train.model import Transformer, operations
+from twofile.train.parallel import World, join
+from twofile.train.peak import matrix_peak
+from twofile.train.recipe import Recipe, read_recipe, settle
 
 __all__ = ["Pretraining", "Recipe", "prepare", "pretrain", "read_recipe"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A parameters file, before it is made."""
-
-    name: str
-    description: str
-    licence: str
-    hyper: Hyperparameters
-    plan: Plan
-    sources: tuple[corpus.Source, ...]
-    batch: int = 8  # rows of `context_length` tokens a step
-    micro: int = 4  # rows at a time
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.batch % self.micro:
-            raise TrainError(f"recipe: batch {self.batch} is not a multiple of micro {self.micro}")
-
-
-def read_recipe(path: Path, **plan: Any) -> Recipe:
-    """Read a recipe; `plan` replaces entries of its `[plan]` (None changes nothing). TrainError says what is wrong."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        top = {key: value for key, value in table.items() if key not in ("model", "plan", "source")}
-        hyper = Hyperparameters(architecture="qwen3", **table["model"])
-        chosen = Plan(**(table.get("plan", {}) | {key: value for key, value in plan.items() if value is not None}))
-        return Recipe(hyper=hyper, plan=chosen, sources=tuple(corpus.sources(table["source"])), **top)
-    except OSError as error:
-        raise TrainError(f"the recipe {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, TypeError, KeyError, TwofileError) as error:
-        raise TrainError(f"the recipe {path.name}: {error}", "compare with recipes/bundled.toml") from error
 
 
 def _train_texts(sources: list[corpus.Source], data: Path) -> Iterator[str]:
@@ -131,64 +96,85 @@ class Pretraining:
 
     def __init__(self, recipe: Recipe, vocabulary: Vocabulary, run: Path, valid_rows: int = 32) -> None:
         context = recipe.hyper.context_length
-        self.recipe = recipe
+        self.recipe, self.vocabulary, self.world = recipe, vocabulary, World.here()
+        self.separator = vocabulary.bos if recipe.within_documents else None
         self.rows = tokens.Rows(run / "train.npy", context, recipe.seed)
         self.valid: dict[str, Tensor] = {}
         for source in recipe.sources:
             path = run / "valid" / f"{source.name}.npy"
             if len(np.load(path, mmap_mode="r")) >= 2 * context:
-                rows = tokens.Rows(path, context).in_order(valid_rows)
-                self.valid[source.name] = torch.from_numpy(np.stack(list(rows)))
-        sizes = [len(vocabulary.token_bytes(i)) for i in range(len(vocabulary.tokens))]
-        self.token_bytes = torch.tensor(sizes)
-        self._losses = torch.compile(self._plain_losses) if recipe.plan.compile else self._plain_losses
+                rows = np.stack(list(tokens.Rows(path, context).in_order(valid_rows)))
+                alike = recipe.micro * self.world.size  # every process as many rows, in batches of one shape
+                if len(rows) >= alike:
+                    rows = rows[: len(rows) // alike * alike]
+                self.valid[source.name] = torch.from_numpy(rows)
+        self.token_bytes = torch.tensor([len(vocabulary.token_bytes(i)) for i in range(len(vocabulary.tokens))])
 
-    def _plain_losses(self, model: nn.Module, rows_BT: Tensor) -> Tensor:
+    def _nats(self, model: nn.Module, rows_BT: Tensor) -> Tensor:
         """Nats of each next token, [B, T - 1]."""
         with torch.autocast(rows_BT.device.type, torch.bfloat16, enabled=self.recipe.plan.bfloat16):
-            logits_BTV = model(rows_BT[:, :-1])
-        targets_BT = rows_BT[:, 1:]
-        nats = F.cross_entropy(logits_BTV.float().flatten(0, 1), targets_BT.flatten(), reduction="none")
-        return nats.view_as(targets_BT)
+            nats_BT: Tensor = model(rows_BT[:, :-1], rows_BT[:, 1:], self.separator)
+        return nats_BT
 
     def batch(self, step: int) -> list[Tensor]:
         rows = torch.from_numpy(self.rows.batch(step * self.recipe.batch, self.recipe.batch))
         return list(torch.split(rows, self.recipe.micro))
 
     def loss(self, model: nn.Module, micro: Tensor) -> Tensor:
-        return self._losses(model, micro).mean()
+        return self._nats(model, micro).mean()
 
     def tokens(self, step: int) -> int:
         return self.recipe.batch * self.recipe.hyper.context_length
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        figures = {}
+        figures, all_nats, all_size = {}, 0.0, 0.0
+        rank, size = self.world.rank, self.world.size
         for name, rows in self.valid.items():
-            nats, size = 0.0, 0
-            for micro in torch.split(rows, self.recipe.micro):
-                if len(micro) < self.recipe.micro and len(rows) >= self.recipe.micro:
-                    continue  # one shape for the compiler
-                length = self.token_bytes[micro[:, 1:]]
-                nats += float((self._losses(model, micro) * (length > 0)).sum())  # separators are no text
-                size += int(length.sum())
-            figures[f"bpb_{name}"] = nats / math.log(2) / size
-        return figures
+            nats, length = 0.0, 0
+            mine = rows if len(rows) < size * self.recipe.micro else rows[rank::size]
+            for micro in torch.split(mine, self.recipe.micro):
+                bytes_BT = self.token_bytes[micro[:, 1:]]
+                found_BT = self._nats(model, micro.to(self.world.device)).cpu()
+                nats += float((found_BT * (bytes_BT > 0)).sum())  # separators are no text
+                length += int(bytes_BT.sum())
+            total_nats, total_length = self.world.sum(nats, float(length))
+            figures[f"bpb_{name}"] = total_nats / math.log(2) / total_length
+            all_nats, all_size = all_nats + total_nats, all_size + total_length
+        return {"bpb": all_nats / math.log(2) / all_size} | figures if figures else {}
+
+    def dream(self, model: nn.Module) -> str:
+        """Up to 48 tokens from the beginning of a document, drawn at temperature 0.8."""
+        bos = self.vocabulary.bos or 0
+        tokens_1T = torch.full((1, min(48, self.recipe.hyper.context_length)), bos, device=self.world.device)
+        chance = torch.Generator().manual_seed(self.recipe.seed)
+        for i in range(1, tokens_1T.shape[1]):
+            with torch.autocast(tokens_1T.device.type, torch.bfloat16, enabled=self.recipe.plan.bfloat16):
+                logits_V = model(tokens_1T)[0, i - 1].float().cpu()
+            drawn = int(torch.multinomial((logits_V / 0.8).softmax(-1), 1, generator=chance))
+            if drawn == bos:
+                break
+            tokens_1T[0, i] = drawn
+        ids = tokens_1T[0, 1 : i + 1].tolist()
+        return b"".join(self.vocabulary.token_bytes(token) for token in ids if token != bos).decode(errors="replace")
 
 
 def pretrain(
     recipe: Recipe, data: Path, run: Path, say: Callable[[str], None] = print
 ) -> tuple[Transformer, Vocabulary, Result]:
-    """Do all of it: corpus under `data`, everything that is made under `run`."""
-    if dist.is_initialized() and dist.get_rank() > 0:
+    """Do all of it: corpus under `data`, everything that is made under `run`. Under `torchrun`, with all processes."""
+    world = World.here()
+    if world.rank == 0:
+        prepare(recipe, data, run, say)
+    if dist.is_initialized():
         dist.barrier()  # until the first process has prepared the corpus
-        vocabulary = load_vocabulary(run)
-    else:
-        vocabulary = prepare(recipe, data, run, say)
-        if dist.is_initialized():
-            dist.barrier()
-    torch.manual_seed(recipe.seed)
+    vocabulary = load_vocabulary(run)
+    checkpoint.seed_all(recipe.seed)
     model = Transformer(recipe.hyper)
-    result = train(model, Pretraining(recipe, vocabulary, run), recipe.plan, run)
+    if recipe.plan.compile:
+        model.compile_parts()
+    stage = Pretraining(recipe, vocabulary, run)
+    peak = matrix_peak(torch.bfloat16 if recipe.plan.bfloat16 else torch.float32, world.device)
+    result = train(model, stage, recipe.plan, run, peak=peak, flops=operations(recipe.hyper))
     return model, vocabulary, result
 
 
@@ -203,12 +189,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--steps", type=int)
     given = parser.parse_args()
-    if "WORLD_SIZE" in os.environ:  # started by torchrun
-        dist.init_process_group("gloo")
-    recipe = read_recipe(given.recipe, minutes=given.minutes, steps=given.steps)
-    print(pretrain(recipe, given.data, given.into)[2])
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    with join() as world:
+        recipe = settle(given.recipe, given.data, given.into, minutes=given.minutes, steps=given.steps)
+        result = pretrain(recipe, given.data, given.into)[2]
+        if world.rank == 0:
+            print(result)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
-"""Packed tokens: one memory-mapped `.npy` file of a corpus, documents behind one another, each after a separator.
+"""Packed tokens: a memory-mapped `.npy` file of a corpus, documents behind one another, each after a separator.
 
-Guarantees: the rows of a step are a function of the file, the seed and the step alone, so the whole state of the loader
-is one integer; an epoch visits every block of `context` tokens once, in a new order and cut at a new place. The file
-appears whole or not at all. Cost: memory for one batch, and 8 bytes for each block of the file.
+A large corpus lies in several such files, `train.npy`, `train.1.npy`, `train.2.npy`, which are cut between documents
+and read as one: a process maps them all and touches only the rows that are its own. Guarantees: the rows of a step are
+a function of the files, the seed and the step alone, whatever the number of processes, so the whole state of the loader
+is one integer; an epoch visits every block of `context` tokens once, in a new order and cut at a new place. The files
+appear whole, the first one last, or not at all. Cost: memory for one batch, and 8 bytes for each block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +24,10 @@ from twofile.params.atomic import atomic_path
 from twofile.params.vocabulary import Vocabulary
 from twofile.train.tokenizer import tokenizer
 
-__all__ = ["Packed", "Rows", "pack"]
+__all__ = ["Packed", "Rows", "files", "pack"]
+
+SHARD = 1 << 30  # tokens in a file, about
+_BATCH = 256  # documents
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,15 @@ def _header(stream: IO[bytes], dtype: Any, size: int) -> None:
     )
 
 
-def pack(texts: Iterable[str], vocabulary: Vocabulary, path: Path) -> Packed:
-    """Tokenise documents into `path`: bos, tokens, bos, tokens, ..., bos."""
+def files(path: Path) -> list[Path]:
+    """The files of a packed corpus, whose first is `path`."""
+    others = (path.with_suffix(f".{i}.npy") for i in count(1))
+    return [path, *takewhile(Path.exists, others)]
+
+
+def pack(texts: Iterable[str], vocabulary: Vocabulary, path: Path, *, shard: int = SHARD) -> Packed:
+    """Tokenise documents into `path`, and on into further files after every `shard` tokens or somewhat more: in each
+    bos, tokens, bos, tokens, ..., bos."""
     bpe = tokenizer(vocabulary)
     dtype = np.dtype("<u2" if len(vocabulary.tokens) <= 1 << 16 else "<u4")
     bos = vocabulary.bos
@@ -49,53 +62,76 @@ def pack(texts: Iterable[str], vocabulary: Vocabulary, path: Path) -> Packed:
         raise TrainError("the vocabulary has no bos token to separate documents with")
     documents, size, length = 0, 0, 0
     feed = iter(texts)
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        _header(stream, dtype, 0)
-        start = stream.tell()
-        while batch := list(islice(feed, 256)):
-            for encoding in bpe.encode_batch_fast(batch):
-                stream.write(np.array([bos, *encoding.ids], dtype).tobytes())
-                size += 1 + len(encoding.ids)
-            documents += len(batch)
-            length += sum(len(text.encode()) for text in batch)
-        stream.write(np.array([bos], dtype).tobytes())
-        stream.seek(0)
-        _header(stream, dtype, size + 1)
-        assert stream.tell() == start
-    return Packed(documents, size + 1, length)
+    batch = list(islice(feed, _BATCH))
+    for old in files(path)[1:]:
+        old.unlink()
+    with ExitStack() as whole:  # which renames the first file last
+        for i in count():
+            temporary = whole.enter_context(atomic_path(path.with_suffix(f".{i}.npy") if i else path))
+            held = 1
+            with temporary.open("wb") as stream:
+                _header(stream, dtype, 0)
+                start = stream.tell()
+                while batch and held < shard:
+                    for encoding in bpe.encode_batch_fast(batch):
+                        stream.write(np.array([bos, *encoding.ids], dtype).tobytes())
+                        held += 1 + len(encoding.ids)
+                    documents += len(batch)
+                    length += sum(len(text.encode()) for text in batch)
+                    batch = list(islice(feed, _BATCH))
+                stream.write(np.array([bos], dtype).tobytes())
+                stream.seek(0)
+                _header(stream, dtype, held)
+                assert stream.tell() == start
+            size += held
+            if not batch:
+                return Packed(documents, size, length)
+    raise AssertionError("the files never end")
 
 
 class Rows:
-    """Rows of `context` + 1 tokens from a packed file; the last token of a row is the first of the next block."""
+    """Rows of `context` + 1 tokens from a packed corpus; the last token of a row is the first of the next block."""
 
     def __init__(self, path: Path, context: int, seed: int = 0) -> None:
-        try:
-            self.tokens: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise TrainError(f"{path.name}: not a packed token file ({error})") from error
-        if self.tokens.ndim != 1 or self.tokens.dtype.kind != "u":
-            raise TrainError(f"{path.name}: not a packed token file")
+        self.parts = [_map(file) for file in files(path)]
         self.context, self.seed = context, seed
         # every epoch is shifted by up to context - 1 tokens and needs one token after its last block
-        self.blocks = (len(self.tokens) - context) // context
+        blocks = [max(0, (len(part) - context) // context) for part in self.parts]
+        self._ends = np.cumsum(blocks)
+        self.blocks = int(self._ends[-1])
         if self.blocks < 1:
-            raise TrainError(f"{path.name}: {len(self.tokens)} tokens are fewer than two contexts of {context}")
+            size = sum(len(part) for part in self.parts)
+            raise TrainError(f"{path.name}: {size} tokens are fewer than two contexts of {context}")
         self._epoch, self._order, self._shift = -1, np.empty(0, np.int64), 0
 
-    def _start(self, row: int) -> int:
+    def _block(self, block: int, shift: int) -> NDArray[Any]:
+        part = int(np.searchsorted(self._ends, block, side="right"))
+        start = (block - (int(self._ends[part - 1]) if part else 0)) * self.context + shift
+        return self.parts[part][start : start + self.context + 1]
+
+    def _row(self, row: int) -> NDArray[Any]:
         epoch, index = divmod(row, self.blocks)
         if epoch != self._epoch:
             random = np.random.default_rng((self.seed, epoch))
             self._epoch, self._order = epoch, random.permutation(self.blocks)
             self._shift = int(random.integers(self.context))
-        return int(self._order[index]) * self.context + self._shift
+        return self._block(int(self._order[index]), self._shift)
 
     def batch(self, first: int, count: int) -> NDArray[np.int64]:
         """Rows `first` to `first + count` of the endless sequence, [count, context + 1]."""
-        starts = [self._start(row) for row in range(first, first + count)]
-        return np.stack([self.tokens[start : start + self.context + 1] for start in starts]).astype(np.int64)
+        return np.stack([self._row(row) for row in range(first, first + count)]).astype(np.int64)
 
     def in_order(self, limit: int | None = None) -> Iterator[NDArray[np.int64]]:
-        """The blocks of the file as they lie, unshifted, for validation."""
-        for start in range(0, min(limit or self.blocks, self.blocks) * self.context, self.context):
-            yield self.tokens[start : start + self.context + 1].astype(np.int64)
+        """The blocks as they lie, unshifted, for validation."""
+        for block in range(min(limit or self.blocks, self.blocks)):
+            yield self._block(block, 0).astype(np.int64)
+
+
+def _map(path: Path) -> NDArray[Any]:
+    try:
+        tokens: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise TrainError(f"{path.name}: not a packed token file ({error})") from error
+    if tokens.ndim != 1 or tokens.dtype.kind != "u":
+        raise TrainError(f"{path.name}: not a packed token file")
+    return tokens

@@ -1,0 +1,156 @@
+"""Recipes: the shipped ones read, parts that are missing are derived, wrong keys are named, recipe.json comes back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.train.tiny import recipe as tiny_recipe
+from tests.train.tiny import write_corpus
+from twofile.errors import TrainError
+from twofile.train.dial import Machine
+from twofile.train.recipe import Draft, complete, load, read_draft, read_recipe, save, settle, text_bytes
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
+LAPTOP = Machine("laptop", "cpu", ((128, 1.2e11), (512, 3.0e11)), 8e9)
+
+
+def never() -> Machine:
+    raise AssertionError("nothing here follows from the machine's speed")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_shipped_recipes_read(path: Path) -> None:
+    found = read_recipe(path, machine=LAPTOP)
+    assert found.name
+    assert found.description
+    assert found.licence
+    assert all(source.licence and source.attribution for source in found.sources)
+    assert len({source.name for source in found.sources}) == len(found.sources)
+
+
+def test_the_shipped_recipes_are_what_they_say() -> None:
+    read = {path.stem: read_recipe(path, machine=LAPTOP) for path in RECIPES}
+    assert read["minutes"].plan.minutes == 5
+    assert read["laptop-hour"].plan.minutes == 60
+    assert read["h100-30min"].plan.minutes == 25
+    for name in ("gpt2-124m", "gpt2-8xh100"):
+        one = read[name]
+        assert one.hyper.n_parameters == pytest.approx(124e6, rel=0.01)
+        assert one.batch * one.hyper.context_length == 1 << 19
+        assert all((one.batch // one.micro) % processes == 0 for processes in (1, 2, 4, 8, 16))
+        text = (ROOT / "recipes" / f"{name}.toml").read_text()
+        assert all(word in text for word in ("torchrun", "Slurm", "srun", "Ray", "ray job submit"))
+    assert (read["gpt2-124m"].plan.steps or 0) * 2**19 == pytest.approx(2.5e9, rel=0.01)
+    assert (read["gpt2-8xh100"].plan.steps or 0) * 2**19 == pytest.approx(1e10, rel=0.01)
+
+
+def test_numbers_given_need_no_measurement() -> None:
+    found, derived = complete(read_draft(ROOT / "recipes" / "bundled.toml"), None, never)
+    assert (found.hyper.dim, found.plan.steps, found.plan.vector_rate) == (256, 3000, 0.006)
+    assert (found.batch, found.micro) == (12, 6)
+    assert next(line for line in derived.lines if line.name == "dim").law == "given"
+
+
+def test_what_is_missing_is_derived(tmp_path: Path) -> None:
+    write_corpus(tmp_path)
+    path = tmp_path / "part.toml"
+    path.write_text(
+        "[dial]\nminutes = 3\n[model]\nvocab_size = 300\n[plan]\nmatrix_rate = 0.03\n"
+        '[[source]]\nname = "stories"\npath = "stories.txt"\nsplit = "\\n\\n"\n'
+    )
+    found, derived = complete(read_draft(path), tmp_path, LAPTOP)
+    assert found.name == "part"
+    assert (found.hyper.vocab_size, found.plan.matrix_rate, found.plan.minutes) == (300, 0.03, 3)
+    assert found.hyper.n_layers >= 2
+    assert found.plan.steps is not None
+    assert "16 times" in derived.remarks[0]  # so little text
+
+
+def test_options_take_the_place_of_numbers() -> None:
+    draft = read_draft(ROOT / "recipes" / "bundled.toml")
+    assert read_recipe(ROOT / "recipes" / "bundled.toml", minutes=3, steps=None).plan.minutes == 3
+    smaller = draft.with_options({"depth": 3, "decay": 0.5, "seed": 9, "micro": None})
+    found, derived = complete(smaller, None, LAPTOP)
+    assert (found.hyper.n_layers, found.hyper.dim) == (3, 192)
+    assert (found.plan.decay, found.seed, found.micro) == (0.5, 9, 6)
+    assert "dim, n_layers, n_heads, n_kv_heads, head_dim, ffn_dim give way to depth" in derived.remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("nmae = 'x'", "'nmae'", "name"),
+        ("[plan]\nmatrix_rat = 1", r"in \[plan\].*'matrix_rat'", "matrix_rate"),
+        ("[model]\nvocab = 300", r"in \[model\].*'vocab'", "vocab_size"),
+        ("[dial]\nminute = 3", r"in \[dial\].*'minute'", "minutes"),
+        ("[[source]]\nname = 's'\npath = 'x'\nshear = 2", "in the source 's'.*'shear'", "share"),
+        ("[[sauce]]", "'sauce'", "source"),
+        ("[dial]\nminutes = 0", "more than nothing", "bundled"),
+        ("[dial]\nparams = 1\ndepth = 2", "both say", "one of them"),
+        ("[plan", "broken.toml", "bundled"),
+        ("model = 3", "broken.toml", "bundled"),
+    ],
+)
+def test_a_wrong_recipe_is_named(tmp_path: Path, text: str, message: str, hint: str) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text(text)
+    with pytest.raises(TrainError, match=message) as caught:
+        read_draft(path)
+    assert hint in caught.value.hint
+
+
+def test_a_number_that_is_a_word_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "word.toml"
+    path.write_text('[model]\ndim = "wide"\n[[source]]\nname = "s"\npath = "x"\n')
+    with pytest.raises(TrainError, match=r"wide|str"):
+        read_recipe(path)
+
+
+def test_recipe_json_comes_back(tmp_path: Path) -> None:
+    plain = tiny_recipe()
+    source = dataclasses.replace(plain.sources[0], drop={"kind": "x"})
+    whole = dataclasses.replace(plain, sources=(source,), within_documents=True)
+    save(whole, tmp_path / "run", tmp_path)
+    assert load(tmp_path / "run") == (whole, tmp_path)
+    with pytest.raises(TrainError, match=r"recipe\.json"):
+        load(tmp_path)
+    (tmp_path / "recipe.json").write_text("{}")
+    with pytest.raises(TrainError, match=r"recipe\.json"):
+        load(tmp_path)
+
+
+def test_text_bytes_counts_distinct_training_text(tmp_path: Path) -> None:
+    write_corpus(tmp_path)
+    whole = (tmp_path / "stories.txt").stat().st_size
+    (source,) = tiny_recipe().sources
+    for share, expected in ((1.0, 0.8), (3.0, 0.8), (0.5, 0.4), (0.0, 0.0)):
+        assert text_bytes([dataclasses.replace(source, share=share)], tmp_path) == pytest.approx(whole * expected)
+
+
+def test_a_draft_without_numbers_trains_ten_minutes() -> None:
+    found, _ = complete(Draft("x"), None, LAPTOP)
+    assert found.plan.minutes == 10
+    by_steps, _ = complete(Draft("x").with_options({"steps": 7}), None, LAPTOP)
+    assert (by_steps.plan.minutes, by_steps.plan.steps) == (None, 7)
+    assert by_steps.hyper == found.hyper
+
+
+def test_settle_writes_once_and_only_the_length_can_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from twofile.train import calibrate
+
+    monkeypatch.setattr(calibrate, "calibrate", lambda: LAPTOP)
+    write_corpus(tmp_path)
+    path, run = tmp_path / "r.toml", tmp_path / "run"
+    path.write_text('[dial]\ndepth = 1\n[[source]]\nname = "stories"\npath = "stories.txt"\nsplit = "\\n\\n"\n')
+    first = settle(path, tmp_path, run, steps=5)
+    assert (first.hyper.n_layers, first.plan.steps) == (1, 5)
+    path.unlink()
+    assert settle(path, tmp_path, run, steps=None) == first
+    assert settle(path, tmp_path, run, minutes=2.0) == first.lasting(minutes=2.0)
+    assert load(run)[0].plan.minutes == 2
+    assert json.loads((run / "recipe.json").read_text())["derived"]

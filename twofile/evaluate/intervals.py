@@ -1,0 +1,38 @@
+"""Intervals for shares: how far the true one may be from that of a sample, at 95%."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+__all__ = ["Share", "difference", "wilson"]
+
+_Z = 1.959963984540054  # 97.5% of a normal distribution lie below
+
+
+class Share(NamedTuple):
+    """A share of a sample, or a difference of two, and its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} ({self.low:.1%} to {self.high:.1%})"
+
+
+def wilson(count: int, n: int) -> Share:
+    """`count` of `n` independent trials (Wilson 1927). ValueError where there are none."""
+    if not 0 <= count <= n or n == 0:
+        raise ValueError(f"{count} of {n} is no share")
+    p, z2 = count / n, _Z * _Z
+    middle, half = (p + z2 / (2 * n)) / (1 + z2 / n), _Z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return Share(p, min(p, max(0.0, middle - half)), max(p, min(1.0, middle + half)))
+
+
+def difference(one: Share, other: Share) -> Share:
+    """One share less another, of independent samples, from their Wilson intervals (Newcombe 1998, method 10)."""
+    value = one.value - other.value
+    below = math.hypot(one.value - one.low, other.high - other.value)
+    above = math.hypot(one.high - one.value, other.value - other.low)
+    return Share(value, value - below, value + above)

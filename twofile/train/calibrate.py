@@ -1,0 +1,99 @@
+"""What this machine does in training steps, measured in about two seconds.
+
+Forward and backward of two layers at three widths, as training runs them but not compiled; the fastest time counts, and
+a wider model is never taken for a slower one (that is the noise of a busy machine). Guarantee: torch's random numbers
+afterwards are those without it. A machine that is busy at that moment, or slows down as it grows warm, does other than
+it says here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from itertools import accumulate
+
+import torch
+
+from twofile.params.hyper import Hyperparameters
+from twofile.train.dial import Machine
+from twofile.train.model import Transformer, operations
+
+__all__ = ["calibrate", "unmeasured"]
+
+_WIDTHS = {"cpu": (128, 256, 512), "cuda": (256, 768, 1536)}
+_ROWS = {"cpu": (4, 256), "cuda": (16, 1024)}
+_MEASURED = ": training steps of this width, measured, not compiled"
+_GUESS = {"cpu": 2e11, "cuda": 2e14}
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _fastest(work: Callable[[], object], device: torch.device, seconds: float) -> float:
+    """Seconds that the work takes when nothing comes between. The first time counts only where it takes all of them."""
+    taken: list[float] = []
+    begun = time.perf_counter()
+    while not taken or time.perf_counter() - begun < seconds:
+        before = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken.append(time.perf_counter() - before)
+    return min(taken[1:] or taken)
+
+
+def _rate(dim: int, device: torch.device, bfloat16: bool) -> float:
+    rows, T = _ROWS[device.type]
+    hyper = Hyperparameters("qwen3", 1024, T, dim, 2, dim // 64, dim // 64, 64, 3 * dim, tied=True)
+    model = Transformer(hyper).to(device)
+    tokens_BT = torch.randint(hyper.vocab_size, (rows, T), device=device)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            loss = model(tokens_BT, tokens_BT).mean()
+        loss.backward()
+
+    return operations(hyper) * rows * T / _fastest(step, device, 0.5)
+
+
+def _faster_in_bfloat16(device: torch.device) -> bool:
+    a = torch.randn(512, 512, device=device)
+    b = a.bfloat16()
+    return _fastest(lambda: b @ b, device, 0.02) < _fastest(lambda: a @ a, device, 0.02)
+
+
+def _memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return 0.9 * torch.cuda.mem_get_info(device)[0]
+    pages = os.sysconf("SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES")
+    return 0.5 * pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _machine(rates: tuple[tuple[int, float], ...], bfloat16: bool, how: str) -> Machine:
+    device = _device()
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if device.type == "cuda":
+        return Machine(
+            torch.cuda.get_device_name(device) + how, "cuda", rates, _memory(device), True, bfloat16, processes
+        )
+    compiles = any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+    name = f"{torch.get_num_threads()} CPU threads{how}"
+    memory = _memory(device) / processes
+    return Machine(name, "cpu", rates, memory, compiles, bfloat16, processes)
+
+
+def calibrate() -> Machine:
+    """Measure."""
+    device = _device()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        bfloat16 = _faster_in_bfloat16(device)
+        rates = [_rate(dim, device, bfloat16) for dim in _WIDTHS[device.type]]
+    return _machine(tuple(zip(_WIDTHS[device.type], accumulate(rates, max), strict=True)), bfloat16, _MEASURED)
+
+
+def unmeasured() -> Machine:
+    """The machine with a guess for its speed, for where nothing is derived from it."""
+    return _machine(((256, _GUESS[_device().type]),), True, ": a guess, from which nothing but the time follows")
