@@ -23,14 +23,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from train import FOLDER, beside, pace_recipe
+from train import FOLDER, VALID, beside, pace_recipe
 
 from twofile.params.hyper import Hyperparameters
 from twofile.train import checkpoint
 from twofile.train.attention import attention
 from twofile.train.loop import train
 from twofile.train.model import Block, Transformer, rotate, within_documents
-from twofile.train.pretrain import Pretraining, Recipe, load_vocabulary, prepare
+from twofile.train.prepare import load_vocabulary, prepare
+from twofile.train.pretrain import Pretraining
+from twofile.train.recipe import Recipe
 
 VARIANTS: dict[str, frozenset[str]] = {
     "ours": frozenset(),
@@ -110,10 +112,11 @@ class Variant(Transformer):
 
 
 def measure(recipe: Recipe, run: Path, parts: frozenset[str]) -> dict[str, Any]:
+    torch.compiler.reset()
     checkpoint.seed_all(recipe.seed)
     model = Variant(recipe.hyper, parts) if parts else Transformer(recipe.hyper)
-    model.compile_parts()
-    result = train(model, Pretraining(recipe, load_vocabulary(run), run), recipe.plan, run)
+    stage = Pretraining(recipe, load_vocabulary(run), run, valid_rows=VALID)
+    result = train(model, stage, recipe.plan, run)
     n = sum(weight.numel() for weight in model.parameters())
     return {"parameters": n, "steps": result.step, "seconds": result.seconds, **result.validation}
 

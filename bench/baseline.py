@@ -87,9 +87,11 @@ def train(
     others = [weight for weight in model.parameters() if weight.ndim != 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
 
     def nats(rows_BT: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             logits = model(rows_BT[:, :-1])
         return F.cross_entropy(logits.float().flatten(0, 1), rows_BT[:, 1:].flatten())
 
@@ -102,9 +104,11 @@ def train(
             group["lr"] = rate * min((step + 1) / warmup, 0.1 + 0.9 * cosine)
         micros = batch(step)
         for micro in micros:
-            (loss_of(micro) / len(micros)).backward()  # type: ignore[no-untyped-call]
+            (loss_of(micro.to(device)) / len(micros)).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         seconds += time.perf_counter() - start
         yield step + 1, seconds, model

@@ -36,9 +36,15 @@ from twofile.train.loop import Plan, train
 from twofile.train.model import Transformer, operations
 from twofile.train.optimisers import Optimisers
 from twofile.train.peak import matrix_peak
-from twofile.train.pretrain import Pretraining, Recipe, load_vocabulary, prepare
+from twofile.train.prepare import load_vocabulary, prepare
+from twofile.train.pretrain import Pretraining
+from twofile.train.recipe import Recipe
 
+VALID = 500  # rows of held-out text
 FOLDER = Path(__file__).resolve().parent.parent / ".work" / "train"
+
+
+LOOPS = ["ours", "bfloat16", "float32"]
 
 
 def shape(vocab: int, context: int, dim: int, layers: int, ffn: int) -> Hyperparameters:
@@ -61,11 +67,11 @@ def shape(vocab: int, context: int, dim: int, layers: int, ffn: int) -> Hyperpar
 def ours(recipe: Recipe, run: Path) -> dict[str, Any]:
     """Train as `twofile train` does, in a new folder; figures of the end, and seconds with the compiler's."""
     start = time.perf_counter()
+    torch.compiler.reset()  # what was compiled for another model is none of this one's
     checkpoint.seed_all(recipe.seed)
     model = Transformer(recipe.hyper)
-    if recipe.plan.compile:
-        model.compile_parts()
-    result = train(model, Pretraining(recipe, load_vocabulary(run), run), recipe.plan, run)
+    stage = Pretraining(recipe, load_vocabulary(run), run, valid_rows=VALID)
+    result = train(model, stage, recipe.plan, run)
     return {"steps": result.step, "seconds": time.perf_counter() - start, **result.validation}
 
 
@@ -82,12 +88,13 @@ class _AsOurs(nn.Module):
         return nats.view_as(targets_BT)
 
 
-def plain(recipe: Recipe, run: Path, minutes: float, *, bfloat16: bool) -> dict[str, Any]:
+def plain(recipe: Recipe, run: Path, minutes: float, *, bfloat16: bool, rate: float) -> dict[str, Any]:
     """The plain loop on the same rows for so many minutes: a few steps tell how many there will be."""
     hyper = recipe.hyper
     theirs = baseline.Shape(hyper.vocab_size, hyper.context_length, hyper.dim, hyper.n_layers, hyper.n_heads)
-    stage = Pretraining(recipe, load_vocabulary(run), run)
-    settings: dict[str, Any] = {"bfloat16": bfloat16, "compiled": True, "seed": recipe.seed}
+    stage = Pretraining(recipe, load_vocabulary(run), run, valid_rows=VALID)
+    settings: dict[str, Any] = {"bfloat16": bfloat16, "compiled": True, "seed": recipe.seed, "rate": rate}
+    torch.compiler.reset()
     times = [seconds for _, seconds, _ in baseline.train(theirs, stage.batch, 8, **settings)]
     pace = statistics.median(b - a for a, b in itertools.pairwise(times))
     steps = max(1, round((60 * minutes - times[0]) / pace))
@@ -106,11 +113,12 @@ def pace_recipe(minutes: float, seed: int) -> Recipe:
     """A model of 5M parameters for stories, trained for so many minutes."""
     sources = (Source("tinystories_train.jsonl.xz", "tinystories", held_out=0.05),)
     hyper = shape(4096, 512, 256, 6, 704)
-    plan = Plan(minutes=minutes, warmup=50, decay=0.4, validate_every=10**9, dream_minutes=1e9, save_minutes=1e9)
-    return Recipe("pace", "", "", hyper, plan, sources, batch=24, micro=12, seed=seed)
+    long: dict[str, Any] = {"validate_every": 10**9, "save_minutes": 1e9, "dream_minutes": 1e9}
+    plan = Plan(minutes=minutes, warmup=15, decay=0.4, vector_rate=0.03, **long)
+    return Recipe("pace", "", "", hyper, plan, sources, batch=8, micro=8, seed=seed)
 
 
-def pace(data: Path, minutes: float, seeds: list[int]) -> list[dict[str, Any]]:
+def pace(data: Path, minutes: float, seeds: list[int], rate: float, only: list[str]) -> list[dict[str, Any]]:
     """Ours in half of the time against the plain loop in all of it."""
     packed = FOLDER / "pace"
     prepare(pace_recipe(minutes, 0), data, packed, lambda _: None)
@@ -118,12 +126,12 @@ def pace(data: Path, minutes: float, seeds: list[int]) -> list[dict[str, Any]]:
     for seed in seeds:
         recipe = pace_recipe(minutes / 2, seed)
         one: dict[str, Any] = {"seed": seed}
-        for name in ("ours", "bfloat16", "float32"):
+        for name in only:
             run = beside(packed, f"pace-{name}-{seed}-{time.time_ns()}")
             if name == "ours":
                 one[name] = ours(recipe, run)
             else:
-                one[name] = plain(recipe, run, minutes, bfloat16=name == "bfloat16")
+                one[name] = plain(recipe, run, minutes, bfloat16=name == "bfloat16", rate=rate)
             print(seed, name, one[name], flush=True)
         found.append(one)
     return found
@@ -140,7 +148,8 @@ def shakespeare(data: Path, minutes: float, seeds: list[int], changes: dict[str,
     given = {"dim": 256, "layers": 6, "context": 256, "batch": 32, "micro": 32, "ffn": 704, "decay": 0.5} | changes
     hyper = shape(259, given["context"], given["dim"], given["layers"], given["ffn"])
     rates = {key: value for key, value in given.items() if key.endswith("rate") or key == "weight_decay"}
-    plan = Plan(minutes=minutes, warmup=30, decay=given["decay"], validate_every=10**9, save_minutes=1e9, **rates)
+    long: dict[str, Any] = {"validate_every": 10**9, "save_minutes": 1e9, "dream_minutes": 1e9}
+    plan = Plan(minutes=minutes, warmup=30, decay=given["decay"], **long, **rates)
     base = Recipe("shakespeare", "", "", hyper, plan, sources, batch=given["batch"], micro=given["micro"])
     packed = FOLDER / f"shakespeare-{given['context']}"
     prepare(base, FOLDER, packed, lambda _: None)
@@ -177,6 +186,7 @@ def speed(sizes: list[str], rounds: int) -> list[dict[str, Any]]:
     found = []
     for size in sizes:
         hyper, micro = SIZES[size]
+        torch.compiler.reset()
         torch.manual_seed(0)
         model = Transformer(hyper).to(device)
         model.compile_parts()
@@ -216,12 +226,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, nargs="+", default=[1])
     parser.add_argument("--size", nargs="+", choices=list(SIZES), default=["5M", "17M"])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rate", type=float, default=3e-3, help="the plain loop's learning rate")
+    parser.add_argument("--only", nargs="+", choices=LOOPS, default=LOOPS)
     parser.add_argument("--set", nargs="*", default=[], help="of shakespeare's settings, as name=number")
     given = parser.parse_args()
     if given.what == "speed":
         found = speed(given.size, given.rounds)
     elif given.what == "pace":
-        found = pace(given.data, given.minutes, given.seed)
+        found = pace(given.data, given.minutes, given.seed, given.rate, given.only)
     else:
         changes = {key: json.loads(value) for key, value in (item.split("=") for item in given.set)}
         found = shakespeare(given.data, given.minutes, given.seed, changes)

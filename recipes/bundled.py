@@ -22,7 +22,7 @@ from twofile.evaluate.bits import bits_per_byte
 from twofile.params.parameters import Parameters
 from twofile.train import corpus
 from twofile.train.export import export
-from twofile.train.pretrain import Recipe, read_recipe
+from twofile.train.recipe import Recipe, read_recipe
 
 LONGEST = 8000
 MOST = 250

@@ -51,7 +51,7 @@ def test_same_state_same_bytes(tmp_path: Path) -> None:
     for run in ("a", "b"):
         save(tmp_path / run, 5)
     one, two = (tmp_path / run / "checkpoints" / "00000005" for run in ("a", "b"))
-    assert sorted(path.name for path in one.iterdir()) == ["manifest.json", "rank-0-of-1.safetensors"]
+    assert sorted(path.name for path in one.iterdir()) == ["manifest.json", "rank-00000-of-00001.safetensors"]
     for path in one.iterdir():
         assert path.read_bytes() == (two / path.name).read_bytes(), path.name
 
@@ -63,7 +63,7 @@ def test_the_last_and_the_best_are_kept(tmp_path: Path) -> None:
 
 def test_a_damaged_byte_is_found(tmp_path: Path) -> None:
     save(tmp_path, 1, 2)
-    file = tmp_path / "checkpoints" / "00000002" / "rank-0-of-1.safetensors"
+    file = tmp_path / "checkpoints" / "00000002" / "rank-00000-of-00001.safetensors"
     data = bytearray(file.read_bytes())
     data[-3] ^= 1
     file.write_bytes(data)
@@ -72,7 +72,7 @@ def test_a_damaged_byte_is_found(tmp_path: Path) -> None:
     assert found is not None
     assert found.step == 1
     assert "damaged" in said[0]
-    (tmp_path / "checkpoints" / "00000001" / "rank-0-of-1.safetensors").unlink()
+    (tmp_path / "checkpoints" / "00000001" / "rank-00000-of-00001.safetensors").unlink()
     with pytest.raises(TrainError, match="cannot be read"):
         newest(tmp_path, said.append)
 
@@ -81,7 +81,7 @@ def test_what_a_kill_leaves_is_no_checkpoint(tmp_path: Path) -> None:
     save(tmp_path, 1)
     part = tmp_path / "checkpoints" / ".00000002.part"
     part.mkdir()
-    (part / "rank-0-of-1.safetensors").write_bytes(b"half")
+    (part / "rank-00000-of-00001.safetensors").write_bytes(b"half")
     assert [int(path.name) for path in checkpoints(tmp_path)] == [1]
     save(tmp_path, 2)
     assert [int(path.name) for path in checkpoints(tmp_path)] == [1, 2]

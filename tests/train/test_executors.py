@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,25 +17,46 @@ from twofile.errors import TrainError
 from twofile.train import refine as refine_module
 from twofile.train.refine import Machines, refine
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> Path:
     return written(tmp_path)
 
 
-# Ray's own warnings, as errors in its threads, would leave datatrove waiting for ever
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_ray_gives_the_same_texts(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = pytest.importorskip("ray", reason="ray is not installed")
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "ray-token"))
-    (tmp_path / "ray-token").write_text(secrets.token_hex(32))  # Ray would make one in the user's home
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    made(settings(inputs), tmp_path / "local")
+RAY = """
+import sys
+from pathlib import Path
+import ray
+from tests.train.test_refine import made, settings
+from twofile.train.refine import Machines
+folder = Path(sys.argv[1])
+made(settings(folder), folder / "ray", Machines("ray", tasks=2, gigabytes=1))
+ray.shutdown()
+"""
+
+
+def test_ray_gives_the_same_texts(inputs: Path, tmp_path: Path) -> None:
+    """In a process of its own: datatrove waits for ever for a job that Ray does not take."""
+    pytest.importorskip("ray", reason="ray is not installed")
+    token = tmp_path / "ray-token"  # Ray would make one in the user's home
+    token.write_text(secrets.token_hex(32))
+    ours = {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+    child = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", RAY, str(inputs)],
+        env={**os.environ, **ours},
+        cwd=tmp_path,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+    )
     try:
-        made(settings(inputs), tmp_path / "ray", Machines("ray", tasks=2, gigabytes=1))
+        assert child.wait(180) == 0
     finally:
-        ray.shutdown()
-    assert sides(tmp_path / "ray") == sides(tmp_path / "local")
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    made(settings(inputs), tmp_path / "local")
+    assert sides(inputs / "ray") == sides(tmp_path / "local")
 
 
 SBATCH = """#!{python}

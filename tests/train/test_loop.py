@@ -23,9 +23,9 @@ class Line:
     def __init__(self, when=lambda step: None) -> None:
         self.when = when
 
-    def batch(self, step: int) -> list[Tensor]:
+    def batch(self, step: int, rank: int = 0, size: int = 1) -> list[Tensor]:
         self.when(step)
-        return list(torch.randn(8, 4, generator=torch.Generator().manual_seed(step)).split(4))
+        return list(torch.randn(8, 4, generator=torch.Generator().manual_seed(step)).split(4))[rank::size]
 
     def loss(self, model: nn.Module, micro: Tensor) -> Tensor:
         return (model(micro) - 2 * micro).square().mean()
@@ -86,13 +86,14 @@ def test_resume_is_bit_exact(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     from twofile.train.model import Transformer
-    from twofile.train.pretrain import Pretraining, prepare
+    from twofile.train.prepare import prepare
+    from twofile.train.pretrain import Pretraining
 
     run, what = tmp_path / "parts", recipe(steps=30)
     vocabulary = prepare(what, tmp_path, run, lambda _: None)
     stage = Pretraining(what, vocabulary, run)
     plain = stage.batch
-    stage.batch = lambda step: (stop(step), plain(step))[1]  # type: ignore[method-assign]
+    stage.batch = lambda step, *at: (stop(step), plain(step, *at))[1]  # type: ignore[method-assign]
     torch.manual_seed(what.seed)
     first = train(Transformer(what.hyper), stage, what.plan, run)
     assert (first.step, first.finished) == (13, False)

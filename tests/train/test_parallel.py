@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,17 +21,27 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 import torch
 from tests.train.tiny import recipe
 from twofile.train.parallel import join
 from twofile.train.pretrain import pretrain
 folder = Path(sys.argv[1])
+
+
+def go(name, **plan):
+    pretrain(replace(recipe(**plan), batch=8), folder, folder / name, lambda _: None)
+
+
 with join() as world:
     assert world.size == 2
     for layout in ("replicated", "sharded"):
-        pretrain(recipe(steps=50, layout=layout), folder, folder / layout, lambda _: None)
-        pretrain(recipe(steps=6, decay=0.0, layout=layout), folder, folder / f"{layout} begun", lambda _: None)
+        go(layout, steps=50, layout=layout)
+        go(f"{layout} begun", steps=6, decay=0.0, layout=layout)
+        go(f"{layout} on", steps=6, decay=0.0, layout=layout)
+        go(f"{layout} on", steps=12, decay=0.0, layout="sharded" if layout == "replicated" else "replicated")
+    go("compiled", steps=4, decay=0.0, layout="sharded", compile=True)
 """
 
 
@@ -45,8 +57,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [*command, str(folder / "run.py"), str(folder)], env=environment, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
-    pretrain(recipe(steps=50), folder, folder / "one", lambda _: None)
+    train_alone(folder, "one", steps=50)
+    train_alone(folder, "twelve", steps=12, decay=0.0)
     return folder
+
+
+def train_alone(folder: Path, name: str, **plan: Any) -> None:
+    pretrain(replace(recipe(**plan), batch=8), folder, folder / name, lambda _: None)
 
 
 def losses(run: Path) -> list[float]:
@@ -54,11 +71,15 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
+def apart(one: list[float], two: list[float]) -> float:
+    """The largest difference of two lists of as many losses."""
+    return max(abs(a - b) for a, b in zip(one, two, strict=True))
+
+
 @pytest.mark.parametrize("layout", ["replicated", "sharded"])
 def test_losses_are_those_of_one_process(runs: Path, layout: str) -> None:
-    one, two = losses(runs / "one"), losses(runs / layout)
-    assert len(one) == len(two) == 50
-    assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-5
+    assert len(losses(runs / layout)) == 50
+    assert apart(losses(runs / "one"), losses(runs / layout)) < 1e-5
 
 
 @pytest.mark.parametrize("layout", ["replicated", "sharded"])
@@ -67,13 +88,18 @@ def test_one_process_goes_on_with_what_two_wrote(runs: Path, layout: str) -> Non
     found = newest(begun)
     assert found is not None
     files = sorted(path.name for path in found.path.glob("*.safetensors"))
-    assert files == ["rank-0-of-2.safetensors", "rank-1-of-2.safetensors"]
-    (begun / "log.jsonl").unlink()
-    pretrain(recipe(steps=12, decay=0.0), runs, begun, lambda _: None)
-    pretrain(recipe(steps=12, decay=0.0), runs, runs / f"whole {layout}", lambda _: None)
-    went_on, expected = losses(begun), losses(runs / f"whole {layout}")[6:]
-    assert len(went_on) == 6
-    assert max(abs(a - b) for a, b in zip(went_on, expected, strict=True)) < 1e-5
+    assert files == ["rank-00000-of-00002.safetensors", "rank-00001-of-00002.safetensors"]
+    train_alone(runs, begun.name, steps=12, decay=0.0)
+    assert apart(losses(begun), losses(runs / "twelve")) < 1e-5
+
+
+@pytest.mark.parametrize("layout", ["replicated", "sharded"])
+def test_two_go_on_in_the_other_layout(runs: Path, layout: str) -> None:
+    assert apart(losses(runs / f"{layout} on"), losses(runs / "twelve")) < 1e-5
+
+
+def test_compiled_layers_are_sharded(runs: Path) -> None:
+    assert apart(losses(runs / "compiled"), losses(runs / "twelve")[:4]) < 1e-4
 
 
 def test_sharded_files_hold_half_each(runs: Path) -> None:

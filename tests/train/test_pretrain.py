@@ -11,7 +11,9 @@ import torch
 from tests.train.tiny import recipe, write_corpus
 from twofile.errors import TrainError
 from twofile.train.export import export, trained
-from twofile.train.pretrain import Pretraining, prepare, pretrain, read_recipe
+from twofile.train.prepare import prepare
+from twofile.train.pretrain import Pretraining, pretrain
+from twofile.train.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 

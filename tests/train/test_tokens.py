@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from twofile.errors import TrainError
+from twofile.train import tokens as tokens_module
 from twofile.train.tokenizer import learn
 from twofile.train.tokens import Rows, files, pack
 
@@ -63,8 +64,9 @@ def test_bad_files(tmp_path: Path) -> None:
         Rows(tmp_path / "c.npy", 16)
 
 
-def test_several_files_are_read_as_one(tmp_path: Path) -> None:
+def test_several_files_are_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vocabulary, path = learn(TEXTS, 280), tmp_path / "train.npy"
+    monkeypatch.setattr(tokens_module, "_BATCH", 2000)
     many = TEXTS * 6
     whole = pack(many, vocabulary, tmp_path / "whole.npy")
     summary = pack(many, vocabulary, path, shard=whole.tokens // 4)

@@ -13,7 +13,7 @@ from twofile.params.hyper import Hyperparameters
 from twofile.train.corpus import Source
 from twofile.train.loop import Plan
 from twofile.train.model import Transformer
-from twofile.train.pretrain import Recipe
+from twofile.train.recipe import Recipe
 
 HYPER = Hyperparameters(
     architecture="qwen3",

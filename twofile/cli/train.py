@@ -78,6 +78,7 @@ _NUMBERS: list[tuple[str, str, Any, str]] = [
     ("--bfloat16/--float32", "bfloat16", bool, "What products are computed in."),
     ("--compile/--no-compile", "compile", bool, "Use torch.compile."),
     ("--seed", "seed", click.IntRange(0), "Of the weights and the order of the text. [0]"),
+    ("--track", "track", click.Choice(["wandb", "trackio"]), "Send the figures there, too."),
 ]
 
 
@@ -152,6 +153,10 @@ def train_command(
     if kind.upper() not in FILE_TYPES:
         raise click.UsageError(f"there is no type {kind}; the types are {', '.join(FILE_TYPES)}")
     given = {name: value for name in _OPTIONS if (value := numbers[name]) is not None}
+    if "track" in given:
+        from twofile.train.track import check
+
+        check(given["track"])
     data = data or Path()
     if ladder:
         from twofile.cli.ladder import climb

@@ -26,13 +26,17 @@ def attention(q_BTHE: Tensor, k_BTKE: Tensor, v_BTKE: Tensor, mask_BTT: Tensor |
     `mask_BTT`: what each token may see, which is never more than the past; all of it where there is none."""
     if q_BTHE.device.type == "cpu":
         return _chunks(q_BTHE, k_BTKE, v_BTKE, mask_BTT)
+    q_BHTE, k_BKTE, v_BKTE = (x.transpose(1, 2) for x in (q_BTHE, k_BTKE, v_BTKE))
+    if mask_BTT is not None:  # no fast kernel takes a mask and groups
+        group = q_BHTE.shape[1] // k_BKTE.shape[1]
+        k_BKTE, v_BKTE = k_BKTE.repeat_interleave(group, 1), v_BKTE.repeat_interleave(group, 1)
     y_BHTE = F.scaled_dot_product_attention(
-        q_BTHE.transpose(1, 2),
-        k_BTKE.transpose(1, 2),
-        v_BTKE.transpose(1, 2),
+        q_BHTE,
+        k_BKTE,
+        v_BKTE,
         attn_mask=None if mask_BTT is None else mask_BTT[:, None],
         is_causal=mask_BTT is None,
-        enable_gqa=True,
+        enable_gqa=mask_BTT is None,
     )
     return y_BHTE.transpose(1, 2).flatten(2)
 

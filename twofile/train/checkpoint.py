@@ -29,21 +29,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from twofile.errors import TrainError
+from twofile.train.parallel import World
 
 __all__ = ["Checkpoint", "Writer", "checkpoints", "newest", "random_state", "seed_all", "set_random_state"]
 
 _PATIENCE = 600.0  # seconds that the first process waits for the files of the others
-
-
-def _rank() -> tuple[int, int]:
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def _rows(tensor: Tensor) -> tuple[Tensor, int]:
@@ -118,9 +114,11 @@ class _Piece:
 
 
 class Checkpoint:
-    """One that is whole; TrainError when a file of it is damaged or missing. `values`: what was saved with it."""
+    """One that is whole; TrainError when a file of it is damaged or missing. `values`: what was saved with it.
 
-    def __init__(self, path: Path) -> None:
+    `verify`: compare the files with their checksums, which somebody must have done before they are used."""
+
+    def __init__(self, path: Path, *, verify: bool = True) -> None:
         self.path = path
         try:
             manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
@@ -130,7 +128,7 @@ class Checkpoint:
             self._shapes: dict[str, list[int]] = {}
             self._pieces: dict[str, list[_Piece]] = {}
             for name, digest in manifest["files"].items():
-                if _sha256(path / name) != digest:
+                if verify and _sha256(path / name) != digest:
                     hint = f"remove {path} to go on from an earlier one"
                     raise TrainError(f"checkpoint {path}: {name} is damaged", hint)
                 self._index(path / name)
@@ -182,13 +180,24 @@ class Checkpoint:
 
     def set_random_state(self) -> None:
         """The generators of this process as they were; a process that was not there before keeps its own."""
-        rank, _ = _rank()
+        rank = World.here().rank
         if rank < len(self._random):
             set_random_state(self._random[rank])
 
 
 def newest(run: Path, say: Any = print) -> Checkpoint | None:
-    """The newest checkpoint that is not damaged. TrainError when all are."""
+    """The newest checkpoint that is not damaged, which under several processes the first one finds for all.
+
+    TrainError when all are damaged."""
+    world = World.here()
+    found = _newest(run, say) if world.rank == 0 else None
+    step = int(world.first(found.step if found is not None else -1))
+    if step < 0 or found is not None:
+        return found
+    return Checkpoint(run / "checkpoints" / f"{step:08d}", verify=False)
+
+
+def _newest(run: Path, say: Any) -> Checkpoint | None:
     found = checkpoints(run)
     for path in reversed(found):
         try:
@@ -213,7 +222,7 @@ class Writer:
 
         `values`: numbers and texts; `values["validation"]`, where given, decides which checkpoint is the best."""
         self.wait()
-        rank, _ = _rank()
+        rank = World.here().rank
         mine: dict[str, Tensor] = {}
         rows: dict[str, Any] = {}
         for name, tensor in tensors.items():
@@ -227,8 +236,7 @@ class Writer:
         if rank == 0:  # what a killed run has left there must be gone before anybody writes
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
-        if dist.is_initialized():
-            dist.barrier()
+        World.here().barrier()
         given = (step, part, mine, about, values)
         self._thread = threading.Thread(target=self._run, args=given, name="checkpoint")
         self._thread.start()
@@ -250,8 +258,9 @@ class Writer:
 
     def _write(self, step: int, part: Path, tensors: dict[str, Tensor], about: str, values: dict[str, Any]) -> None:
         target = self.folder / f"{step:08d}"
-        rank, processes = _rank()
-        names = [f"rank-{k}-of-{processes}" for k in range(processes)]
+        world = World.here()
+        rank, processes = world.rank, world.size
+        names = [f"rank-{k:05d}-of-{processes:05d}" for k in range(processes)]
         file = part / f"{names[rank]}.safetensors"
         save_file(tensors, file, {"twofile": about})
         _flush(file)

@@ -15,7 +15,8 @@ from twofile.params.provenance import Provenance
 from twofile.params.write import write
 from twofile.train import checkpoint
 from twofile.train.model import Transformer
-from twofile.train.pretrain import Recipe, load_vocabulary
+from twofile.train.prepare import load_vocabulary
+from twofile.train.recipe import Recipe
 
 __all__ = ["export", "trained"]
 

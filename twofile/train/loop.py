@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +38,9 @@ class Stage(Protocol):
 
     name: str
 
-    def batch(self, step: int) -> list[Tensor]:
-        """The micro-batches of a step: a function of the step alone, so that a run can be resumed."""
+    def batch(self, step: int, rank: int = 0, size: int = 1) -> list[Tensor]:
+        """The micro-batches of a step, of which every `size`-th from `rank` on: a function of the step alone, whatever
+        the number of processes, so that a run can be resumed."""
 
     def loss(self, model: nn.Module, micro: Tensor) -> Tensor:
         """The mean loss of a micro-batch, a scalar in float32."""
@@ -53,6 +54,13 @@ class Stage(Protocol):
 
     def dream(self, model: nn.Module) -> str:
         """Something that the model makes up, to be shown; "" where there is nothing to show. Called as `validate`."""
+
+
+@runtime_checkable
+class Compilable(Protocol):
+    """A model that knows which of its parts to compile, before it is spread over processes."""
+
+    def compile_parts(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,9 @@ class Plan:
             raise TrainError("a plan needs steps or minutes", "give --steps or --minutes")
         if not 0 <= self.decay <= 1:
             raise TrainError(f"decay is {self.decay}: a share between 0 and 1")
+        for name in ("steps", "validate_every", "keep"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise TrainError(f"{name} is {value}: it must be 1 or more")
 
     def progress(self, step: int, seconds: float) -> float:
         """How much of the run lies behind, 1 at its end."""
@@ -145,6 +156,8 @@ class _Run:
     def __init__(self, model: nn.Module, stage: Stage, plan: Plan, run: Path, watch: Watch, world: World) -> None:
         self.stage, self.plan, self.run, self.watch, self.world = stage, plan, run, watch, world
         self.plain = model
+        if plan.compile and isinstance(model, Compilable):
+            model.compile_parts()
         self.model = parallel.spread(model, getattr(model, "blk", None), world, plan.layout)
         self.optimisers = Optimisers(
             model.named_parameters(),
@@ -177,7 +190,7 @@ class _Run:
         """One step."""
         plan, stage = self.plan, self.stage
         rate = plan.rate(self.step, progress)
-        micros = stage.batch(self.step)[self.world.rank :: self.world.size]
+        micros = stage.batch(self.step, self.world.rank, self.world.size)
         losses = []
         for i, micro in enumerate(micros, 1):
             with parallel.accumulating(self.model, last=i == len(micros)):
@@ -225,6 +238,7 @@ class _Run:
         """The figures of the end, in the log and in the last checkpoint."""
         if self.step % self.plan.validate_every or not self.validation:
             self.validation = self._look(self.stage.validate)
+        self.saved = -1  # even where this step is saved: with these figures it may be the best
         self.watch.step({"step": self.step, "tokens": self.tokens, "finished": True} | self.validation, 1.0)
 
     def _look(self, at: Any) -> Any:

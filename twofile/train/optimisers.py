@@ -2,26 +2,29 @@
 
 Muon turns the momentum of a matrix into the nearest matrix whose singular values are all near one, by five steps of a
 Newton-Schulz iteration, so that no direction is learned faster than another. Matrices of one shape are turned together,
-and under several processes each turns its share of them. Guarantees: with one process the same bits as
-`torch.optim.Muon` up to the order of sums; weights that are sharded (DTensor) are gathered for the turn and nothing
-else. Cost: one copy of the matrices and two of the rest; for each matrix of m x n, m <= n, about 5 (4 m^2 n + 2 m^3)
-operations a step, whatever the batch.
+and under several processes each turns one of as many. Guarantees: the steps of `torch.optim.Muon` up to the order of
+sums; weights that are sharded (DTensor) are gathered for the turn, as many at once as there are processes. Cost: one
+copy of the matrices and two of the rest; for each matrix of m x n, m <= n, about 5 (4 m^2 n + 2 m^3) operations a step,
+whatever the batch; in passing some copies of as many matrices as are turned at once.
 
 Sources: K. Jordan, Muon, 2024; J. Liu and others, arXiv:2502.16982; AdamW: arXiv:1711.05101.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from twofile.train.parallel import World
+
 __all__ = ["Muon", "Optimisers", "orthogonalise"]
 
 _STEPS, _A, _B, _C = 5, 3.4445, -4.7750, 2.0315
+_TOGETHER = 16  # matrices turned at once: enough for small ones, and large ones are few
 
 
 def orthogonalise(x_KMN: Tensor, *, bfloat16: bool) -> Tensor:
@@ -53,40 +56,48 @@ class Muon:
     def __init__(self, weights: dict[str, nn.Parameter], *, momentum: float, weight_decay: float, bfloat16: bool):
         self.weights, self.momentum, self.weight_decay, self.bfloat16 = weights, momentum, weight_decay, bfloat16
         self.moments = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+        world = World.here()
+        self.rank, self.size = world.rank, world.size
         shapes: dict[torch.Size, list[str]] = {}
         for name, weight in weights.items():
             shapes.setdefault(weight.shape, []).append(name)
-        self._alike = list(shapes.values())
+        self._together = _TOGETHER if self.size == 1 else 1
+        at_once = self._together * self.size
+        self._groups = [names[i : i + at_once] for names in shapes.values() for i in range(0, len(names), at_once)]
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """weight -= rate * (decay * weight + sqrt(max(1, rows / columns)) * turned), with Nesterov's momentum."""
-        for names in self._alike:
-            nesterov = []
-            for name in names:
+        for names in self._groups:
+            mine: list[Tensor] = []
+            for i, name in enumerate(names):
                 gradient, moment = self.weights[name].grad, self.moments[name]
                 assert gradient is not None, name
                 moment.lerp_(gradient, 1 - self.momentum)
-                nesterov.append(_whole(gradient.lerp(moment, self.momentum)))
-            turned = self._turn(torch.stack(nesterov))
-            scale = max(1.0, turned.shape[1] / turned.shape[2]) ** 0.5
-            for name, update in zip(names, turned, strict=True):
+                nesterov = _whole(gradient.lerp(moment, self.momentum))
+                if i % self.size == self.rank:
+                    mine.append(nesterov)
+            for name, update in zip(names, self._turn(mine, self.weights[names[0]]), strict=False):
                 weight = self.weights[name]
+                scale = max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5
                 weight.mul_(1 - rate * self.weight_decay)
                 weight.add_(_like(update, weight), alpha=-rate * scale)
 
-    def _turn(self, x_KMN: Tensor) -> Tensor:
-        if not dist.is_initialized():
-            return orthogonalise(x_KMN, bfloat16=self.bfloat16)
-        rank, processes = dist.get_rank(), dist.get_world_size()
-        each = -(-len(x_KMN) // processes)
-        mine = x_KMN.new_zeros(each, *x_KMN.shape[1:])
-        share = x_KMN[rank * each : (rank + 1) * each]
-        if len(share):
-            mine[: len(share)] = orthogonalise(share, bfloat16=self.bfloat16)
-        whole = x_KMN.new_empty(each * processes, *x_KMN.shape[1:])
-        dist.all_gather_into_tensor(whole, mine)
-        return whole[: len(x_KMN)]
+    def _turn(self, mine: list[Tensor], like: Tensor) -> Iterator[Tensor]:
+        """What all processes have turned, in the order of the names."""
+        turned = orthogonalise(torch.stack(mine), bfloat16=self.bfloat16) if mine else None
+        if self.size == 1:
+            assert turned is not None
+            yield from turned
+            return
+        device = like.to_local().device if isinstance(like, DTensor) else like.device
+        for i in range(self._together):
+            one = torch.zeros(like.shape, device=device)
+            if turned is not None and i < len(turned):
+                one.copy_(turned[i])
+            whole = [torch.empty_like(one) for _ in range(self.size)]
+            dist.all_gather(whole, one)
+            yield from whole
 
 
 class Optimisers:

@@ -15,6 +15,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 import torch
@@ -31,6 +32,7 @@ __all__ = ["Layout", "World", "join", "spread"]
 
 Layout = Literal["auto", "replicated", "sharded"]
 
+_PATIENCE = timedelta(days=1)  # while the first process packs a large corpus the others wait
 _STATE = 16  # bytes a parameter: weight, gradient and two moments in float32
 _SHARE = 0.4  # of the device's memory that the state may take before it is sharded; the rest is for activations
 
@@ -50,6 +52,15 @@ class World:
         if torch.cuda.is_available():
             return World(rank, size, torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))))
         return World(rank, size, torch.device("cpu"))
+
+    def barrier(self) -> None:
+        """Until all are here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def first(self, value: float) -> float:
+        """What the first process says."""
+        return self.sum(value if self.rank == 0 else 0.0)[0]
 
     def largest(self, *values: float) -> list[float]:
         """The largest of each value over all processes, so that all take the same turn."""
@@ -75,7 +86,8 @@ def join() -> Iterator[World]:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         # gloo carries what lies on a CPU: what the processes agree on, and gradients there
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield World.here()
     finally:
@@ -86,7 +98,8 @@ def join() -> Iterator[World]:
 def spread(model: nn.Module, layers: nn.ModuleList | None, world: World, layout: Layout = "auto") -> nn.Module:
     """Lay a model over all processes. Give back what is to be called in its place; `model` keeps its names.
 
-    `layers`: what is gathered at once when sharded. TrainError for a layout that is none."""
+    `layers`: what is gathered at once when sharded. A model must fit on one device before it is sharded, without its
+    gradients and moments. TrainError for a layout that is none."""
     model.to(world.device)
     if layout not in ("auto", "replicated", "sharded"):
         raise TrainError(f"layout is {layout!r}: auto, replicated or sharded")
@@ -97,6 +110,7 @@ def spread(model: nn.Module, layers: nn.ModuleList | None, world: World, layout:
     if world.size == 1:
         return model
     if layout == "replicated":
+        torch._dynamo.config.optimize_ddp = False  # it would cut compiled layers in pieces where buckets end
         return DistributedDataParallel(model, gradient_as_bucket_view=True)
     mesh = init_device_mesh(world.device.type, (world.size,))
     for layer in layers or ():

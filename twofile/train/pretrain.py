@@ -7,86 +7,24 @@ bytes a token; time for about 6 * parameters * tokens floating-point operations.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from twofile.errors import TrainError
-from twofile.params.atomic import atomic_path
 from twofile.params.vocabulary import Vocabulary
-from twofile.train import checkpoint, corpus, tokenizer, tokens
+from twofile.train import checkpoint, tokens
 from twofile.train.loop import Result, train
 from twofile.train.model import Transformer, operations
 from twofile.train.parallel import World, join
 from twofile.train.peak import matrix_peak
-from twofile.train.recipe import Recipe, read_recipe, settle
+from twofile.train.prepare import load_vocabulary, prepare
+from twofile.train.recipe import Recipe, settle
 
-__all__ = ["Pretraining", "Recipe", "prepare", "pretrain", "read_recipe"]
-
-
-def _train_texts(sources: list[corpus.Source], data: Path) -> Iterator[str]:
-    """All documents, then those used twice again, and so on: a copy beside its like would teach nothing but to copy."""
-    for before in range(max(math.ceil(source.share) for source in sources)):
-        for source in sources:
-            for document in corpus.documents(source, data):
-                if corpus.copies(document, source.share) > before:
-                    yield document.text
-
-
-def _once(source: corpus.Source, data: Path) -> Iterator[str]:
-    for document in corpus.documents(source, data):
-        if corpus.copies(document, source.share):
-            yield document.text
-
-
-def prepare(recipe: Recipe, data: Path, run: Path, say: Callable[[str], None] = print) -> Vocabulary:
-    """Learn the vocabulary and pack the corpus, unless the run folder has both. `corpus.json` is written last."""
-    (run / "valid").mkdir(parents=True, exist_ok=True)
-    if (run / "corpus.json").exists():
-        return load_vocabulary(run)
-    used = [source for source in recipe.sources if source.share > 0]
-    say(f"learning {recipe.hyper.vocab_size} tokens")
-    vocabulary = tokenizer.learn((text for s in used for text in _once(s, data)), recipe.hyper.vocab_size)
-    held_out = (document.text for s in recipe.sources for document in corpus.documents(s, data, held_out=True))
-    tokenizer.check(vocabulary, held_out)
-    _write_json(run / "vocabulary.json", vocabulary.to_metadata())
-    say("packing")
-    packed = tokens.pack(_train_texts(used, data), vocabulary, run / "train.npy")
-    summary: dict[str, Any] = {"train": dataclasses.asdict(packed), "sources": {}}
-    for source in recipe.sources:
-        held_out = (document.text for document in corpus.documents(source, data, held_out=True))
-        valid = tokens.pack(held_out, vocabulary, run / "valid" / f"{source.name}.npy")
-        summary["sources"][source.name] = {
-            "sha256": corpus.sha256(source, data),
-            "licence": source.licence,
-            "share": source.share,
-            "train_documents": sum(1 for _ in _once(source, data)) if source.share else 0,
-            "valid": dataclasses.asdict(valid),
-        }
-    _write_json(run / "corpus.json", summary)
-    say(json.dumps(summary))
-    return vocabulary
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-def load_vocabulary(run: Path) -> Vocabulary:
-    """The vocabulary of a run folder."""
-    try:
-        return Vocabulary.from_metadata(json.loads((run / "vocabulary.json").read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
-        raise TrainError(f"{run}: no vocabulary ({error})", "train into another folder") from error
+__all__ = ["Pretraining", "pretrain"]
 
 
 class Pretraining:
@@ -104,9 +42,6 @@ class Pretraining:
             path = run / "valid" / f"{source.name}.npy"
             if len(np.load(path, mmap_mode="r")) >= 2 * context:
                 rows = np.stack(list(tokens.Rows(path, context).in_order(valid_rows)))
-                alike = recipe.micro * self.world.size  # every process as many rows, in batches of one shape
-                if len(rows) >= alike:
-                    rows = rows[: len(rows) // alike * alike]
                 self.valid[source.name] = torch.from_numpy(rows)
         self.token_bytes = torch.tensor([len(vocabulary.token_bytes(i)) for i in range(len(vocabulary.tokens))])
 
@@ -116,9 +51,10 @@ class Pretraining:
             nats_BT: Tensor = model(rows_BT[:, :-1], rows_BT[:, 1:], self.separator)
         return nats_BT
 
-    def batch(self, step: int) -> list[Tensor]:
-        rows = torch.from_numpy(self.rows.batch(step * self.recipe.batch, self.recipe.batch))
-        return list(torch.split(rows, self.recipe.micro))
+    def batch(self, step: int, rank: int = 0, size: int = 1) -> list[Tensor]:
+        first, micro = step * self.recipe.batch, self.recipe.micro
+        starts = range(first, first + self.recipe.batch, micro)[rank::size]
+        return [torch.from_numpy(self.rows.batch(start, micro)) for start in starts]
 
     def loss(self, model: nn.Module, micro: Tensor) -> Tensor:
         return self._nats(model, micro).mean()
@@ -128,16 +64,20 @@ class Pretraining:
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         figures, all_nats, all_size = {}, 0.0, 0.0
-        rank, size = self.world.rank, self.world.size
+        rank, size, micro = self.world.rank, self.world.size, self.recipe.micro
         for name, rows in self.valid.items():
-            nats, length = 0.0, 0
-            mine = rows if len(rows) < size * self.recipe.micro else rows[rank::size]
-            for micro in torch.split(mine, self.recipe.micro):
-                bytes_BT = self.token_bytes[micro[:, 1:]]
-                found_BT = self._nats(model, micro.to(self.world.device)).cpu()
+            nats, length = 0.0, 0.0
+            passes = -(-len(rows) // (micro * size))  # as many in each process, all of one shape
+            padding = torch.zeros(passes * micro * size - len(rows), rows.shape[1], dtype=rows.dtype)
+            real = torch.arange(len(rows) + len(padding)) < len(rows)
+            for part in range(rank, passes * size, size):
+                at = slice(part * micro, (part + 1) * micro)
+                part_BT = torch.cat((rows, padding))[at]
+                bytes_BT = self.token_bytes[part_BT[:, 1:]] * real[at, None]
+                found_BT = self._nats(model, part_BT.to(self.world.device)).cpu()
                 nats += float((found_BT * (bytes_BT > 0)).sum())  # separators are no text
-                length += int(bytes_BT.sum())
-            total_nats, total_length = self.world.sum(nats, float(length))
+                length += float(bytes_BT.sum())
+            total_nats, total_length = self.world.sum(nats, length)
             figures[f"bpb_{name}"] = total_nats / math.log(2) / total_length
             all_nats, all_size = all_nats + total_nats, all_size + total_length
         return {"bpb": all_nats / math.log(2) / all_size} | figures if figures else {}
@@ -147,15 +87,15 @@ class Pretraining:
         bos = self.vocabulary.bos or 0
         tokens_1T = torch.full((1, min(48, self.recipe.hyper.context_length)), bos, device=self.world.device)
         chance = torch.Generator().manual_seed(self.recipe.seed)
-        for i in range(1, tokens_1T.shape[1]):
-            with torch.autocast(tokens_1T.device.type, torch.bfloat16, enabled=self.recipe.plan.bfloat16):
-                logits_V = model(tokens_1T)[0, i - 1].float().cpu()
-            drawn = int(torch.multinomial((logits_V / 0.8).softmax(-1), 1, generator=chance))
-            if drawn == bos:
-                break
-            tokens_1T[0, i] = drawn
-        ids = tokens_1T[0, 1 : i + 1].tolist()
-        return b"".join(self.vocabulary.token_bytes(token) for token in ids if token != bos).decode(errors="replace")
+        with torch.compiler.set_stance("force_eager"):  # a shape of its own is not worth compiling
+            for i in range(1, tokens_1T.shape[1]):
+                with torch.autocast(tokens_1T.device.type, torch.bfloat16, enabled=self.recipe.plan.bfloat16):
+                    logits_V = model(tokens_1T)[0, i - 1].float().cpu()
+                drawn = torch.multinomial((logits_V / 0.8).softmax(-1), 1, generator=chance)
+                tokens_1T[0, i] = int(self.world.first(float(drawn)))  # the same for all, and as many passes
+        ids = tokens_1T[0, 1:].tolist()
+        ids = ids[: ids.index(bos)] if bos in ids else ids
+        return b"".join(self.vocabulary.token_bytes(token) for token in ids).decode(errors="replace")
 
 
 def pretrain(
@@ -165,15 +105,12 @@ def pretrain(
     world = World.here()
     if world.rank == 0:
         prepare(recipe, data, run, say)
-    if dist.is_initialized():
-        dist.barrier()  # until the first process has prepared the corpus
+    world.barrier()  # until the first process has prepared the corpus
     vocabulary = load_vocabulary(run)
-    checkpoint.seed_all(recipe.seed)
-    model = Transformer(recipe.hyper)
-    if recipe.plan.compile:
-        model.compile_parts()
-    stage = Pretraining(recipe, vocabulary, run)
     peak = matrix_peak(torch.bfloat16 if recipe.plan.bfloat16 else torch.float32, world.device)
+    checkpoint.seed_all(recipe.seed)  # after what draws as many numbers as there is time for
+    model = Transformer(recipe.hyper)
+    stage = Pretraining(recipe, vocabulary, run)
     result = train(model, stage, recipe.plan, run, peak=peak, flops=operations(recipe.hyper))
     return model, vocabulary, result
 

@@ -4,7 +4,8 @@ A large corpus lies in several such files, `train.npy`, `train.1.npy`, `train.2.
 and read as one: a process maps them all and touches only the rows that are its own. Guarantees: the rows of a step are
 a function of the files, the seed and the step alone, whatever the number of processes, so the whole state of the loader
 is one integer; an epoch visits every block of `context` tokens once, in a new order and cut at a new place. The files
-appear whole, the first one last, or not at all. Cost: memory for one batch, and 8 bytes for each block.
+appear whole, the first one last, or not at all. Cost: memory for some millions of characters, or for the rows of a
+batch and 8 bytes for each block.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import count, islice, takewhile
+from itertools import count, takewhile
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,7 +28,7 @@ from twofile.train.tokenizer import tokenizer
 __all__ = ["Packed", "Rows", "files", "pack"]
 
 SHARD = 1 << 30  # tokens in a file, about
-_BATCH = 256  # documents
+_BATCH = 1 << 22  # characters of text at once: several documents, or one that is long
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,16 @@ class Packed:
     documents: int
     tokens: int
     bytes: int  # of UTF-8 text
+
+
+def _batch(feed: Iterator[str]) -> list[str]:
+    """The next documents, none where there are no more."""
+    held: list[str] = []
+    size = 0
+    while size < _BATCH and (text := next(feed, None)) is not None:
+        held.append(text)
+        size += len(text)
+    return held
 
 
 def _header(stream: IO[bytes], dtype: Any, size: int) -> None:
@@ -62,7 +73,7 @@ def pack(texts: Iterable[str], vocabulary: Vocabulary, path: Path, *, shard: int
         raise TrainError("the vocabulary has no bos token to separate documents with")
     documents, size, length = 0, 0, 0
     feed = iter(texts)
-    batch = list(islice(feed, _BATCH))
+    batch = _batch(feed)
     for old in files(path)[1:]:
         old.unlink()
     with ExitStack() as whole:  # which renames the first file last
@@ -78,7 +89,7 @@ def pack(texts: Iterable[str], vocabulary: Vocabulary, path: Path, *, shard: int
                         held += 1 + len(encoding.ids)
                     documents += len(batch)
                     length += sum(len(text.encode()) for text in batch)
-                    batch = list(islice(feed, _BATCH))
+                    batch = _batch(feed)
                 stream.write(np.array([bos], dtype).tobytes())
                 stream.seek(0)
                 _header(stream, dtype, held)
