@@ -29,7 +29,7 @@ def test_one_command_makes_a_corpus_that_training_takes(
     shown = capsys.readouterr()
     assert "dedup" in shown.out
     assert shown.out.splitlines()[-1] == str(tmp_path / "out")
-    assert "of 01.md, 1 of 1 documents overlap" in shown.err
+    assert "of 01, 1 of 1 documents overlap" in shown.err
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert [(source["name"], source["licence"]) for source in card["sources"]] == [
         ("notes", "CC0-1.0"),

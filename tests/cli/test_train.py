@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -61,6 +62,8 @@ def test_a_folder_of_texts_becomes_a_model(texts: Path, own_home: Path, capsys: 
     _, err = call(capsys, "train", "--out", "mine", "--resume", "--steps", "5", "--dim", "64", "--decay", "0.4")
     assert "dim 64 is ignored: a run that is resumed stays 32" in err
     assert "decay" not in err  # it is what it was
+    assert json.loads((run / "recipe.json").read_text())["plan"]["steps"] == 5
+    assert "--dry-run is for a new run" in call(capsys, "train", "--out", "mine", "--resume", "--dry-run", status=2)[1]
     assert "pretrain 5 steps" in call(capsys, "show", "mine")[0]
 
 
@@ -102,6 +105,14 @@ def test_wrong_calls(
     assert out == ""
 
 
+def test_under_torchrun_it_is_refused(
+    texts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    _, err = call(capsys, "train", texts, "--out", "x", status=1)
+    assert "-m twofile.train.pretrain" in err
+
+
 def test_no_run_and_an_earlier_run(texts: Path, own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no run to go on with" in call(capsys, "train", texts, "--out", "one", "--resume", status=1)[1]
     call(capsys, "train", texts, "--out", "one", *TINY, "--steps", "1")
@@ -110,8 +121,10 @@ def test_no_run_and_an_earlier_run(texts: Path, own_home: Path, capsys: pytest.C
 
 def test_one_text_is_one_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "one.txt").write_text("a b c. " * 5000)
-    _, err = call(capsys, "train", tmp_path / "one.txt", "--dry-run")
-    assert "none is held out" in err
+    (tmp_path / "packed.txt.gz").write_bytes(gzip.compress(b"a b c. " * 5000))
+    for name in ("one.txt", "packed.txt.gz"):
+        _, err = call(capsys, "train", tmp_path / name, "--dry-run")
+        assert "none is held out" in err
     _, err = call(capsys, "train", tmp_path / "one.txt", "--split", "b", "--dry-run")
     assert "none is held out" not in err
 
@@ -133,6 +146,8 @@ def test_a_ladder(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     told = json.loads((into / "ladder.json").read_text())
     assert told["points"] == found["points"]
     assert told["predictions"][-1]["outcome"] is not None
+    _, err = call(capsys, "train", texts, "--ladder", "--into", into, *tiny, "--seed", "4", status=1)
+    assert "seed was 0" in err
     assert "%)" in out
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from twofile.errors import ParametersError
-from twofile.params.atomic import atomic_path
+from twofile.params.atomic import atomic_path, write_json
 
 WRITER = """
 import sys, time
@@ -45,6 +46,15 @@ def test_replaces_the_file_at_the_end_only(tmp_path: Path) -> None:
         assert target.read_text() == "old"
     assert target.read_text() == "new"
     assert names(tmp_path) == ["file"]
+
+
+def test_json_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"é": [1, None]})
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"é": [1, None]}
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"é": object()})
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"é": [1, None]}
+    assert names(tmp_path) == ["a.json"]
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

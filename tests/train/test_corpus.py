@@ -3,12 +3,13 @@
 import gzip
 import json
 import lzma
+import os
 from pathlib import Path
 
 import pytest
 
 from twofile.errors import TrainError
-from twofile.train.corpus import Document, Source, clean, copies, documents, files, sha256, sources
+from twofile.train.corpus import Document, Source, both, clean, copies, documents, files, sha256, sources, stamp
 
 TEXTS = [f"Story {i}. The cat sat." for i in range(40)]
 
@@ -61,6 +62,47 @@ def test_held_out_is_a_partition_by_text(tmp_path: Path) -> None:
     assert not set(kept) & set(held_out)
     assert 2 < len(set(held_out)) < 25
     assert read(Source("a.jsonl", "a", held_out=1), tmp_path) == []
+
+
+def test_both_sides_in_one_reading(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", "\n".join(json.dumps({"text": text}) for text in TEXTS).encode())
+    source = Source("a.jsonl", "a", held_out=0.3)
+    found = list(both(source, tmp_path))
+    assert [document.text for document, _ in found] == TEXTS
+    for side in (False, True):
+        assert [document.text for document, aside in found if aside == side] == read(source, tmp_path, side)
+
+
+def test_a_stamp_changes_with_the_files(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", b"one")
+    source = Source("*.txt", "a")
+    stamps = [stamp(source, tmp_path), stamp(source, tmp_path)]
+    os.utime(tmp_path / "a.txt", ns=(1, 1))
+    stamps.append(stamp(source, tmp_path))
+    write(tmp_path / "b.txt", b"")
+    stamps.append(stamp(source, tmp_path))
+    assert len(set(stamps)) == 3
+    assert stamps[0] == stamps[1]
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("x/one", "x/two"):
+        (tmp_path / folder).mkdir(parents=True)
+        write(tmp_path / folder / "a.txt", b"a")
+    for path in (".", "x", "**/*.txt"):
+        assert [file.name for file in files(Source(path, "a"), tmp_path)] == ["one/a.txt", "two/a.txt"]
+    assert [file.name for file in files(Source("x/one/*", "a"), tmp_path)] == ["a.txt"]
+
+
+@pytest.mark.parametrize("name", ["../x", "wiki.1", "", "a b", "a/b", "a, held out", "a\n"])
+def test_a_name_that_is_no_file_name(name: str) -> None:
+    with pytest.raises(TrainError, match="a source's name is made of letters"):
+        sources([{"path": "x", "name": name}])
+
+
+@pytest.mark.parametrize("name", ["wiki-1", "märchen", "Ada_2"])
+def test_a_name_that_can_be_a_file_name(name: str) -> None:
+    assert sources([{"path": "x", "name": name}])[0].name == name
 
 
 def test_drop_and_column(tmp_path: Path) -> None:

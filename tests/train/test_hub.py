@@ -133,6 +133,10 @@ def test_refining_a_dataset_streams_it(hub: Hub, tmp_path: Path, own_home: Path)
     assert read["ada/stories:data/a.jsonl"] == hashlib.sha256(content).hexdigest()
 
 
+def test_a_dataset_with_a_dot_gets_a_name(hub: Hub) -> None:
+    assert [source.name for source in named(["hf:datasets/ada/stories-v1.2"])] == ["ada-stories-v1-2"]
+
+
 def test_its_hash_needs_no_download(hub: Hub) -> None:
     before = sha256(Source(NAME, "a"), Path())
     assert not hub.asked("/storage/")

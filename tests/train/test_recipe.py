@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.train.tiny import recipe as tiny_recipe
 from tests.train.tiny import write_corpus
 from twofile.errors import TrainError
 from twofile.train.dial import Machine
-from twofile.train.recipe import Draft, complete, load, read_draft, read_recipe, save, settle, text_bytes
+from twofile.train.recipe import Draft, complete, load, read_draft, read_recipe, save, text_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
@@ -54,6 +54,49 @@ def test_numbers_given_need_no_measurement() -> None:
     assert (found.hyper.dim, found.plan.steps, found.plan.vector_rate) == (256, 3000, 0.006)
     assert (found.batch, found.micro) == (12, 6)
     assert next(line for line in derived.lines if line.name == "dim").law == "given"
+
+
+def test_minutes_need_the_speed_of_the_machine() -> None:
+    """The batch, warm-up and decay of a model of given size follow from how many steps the time has."""
+    draft = read_draft(ROOT / "recipes" / "bundled.toml")
+    timed = draft.with_options({"minutes": 60.0})
+    in_plan = dataclasses.replace(draft, given={**draft.given, "minutes": 60.0})
+    for one in (timed, in_plan):
+        asked: list[Machine] = []
+        complete(one, None, lambda asked=asked: asked.append(LAPTOP) or LAPTOP)
+        assert asked == [LAPTOP]
+
+
+def test_a_guessed_machine_still_measures_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    from twofile.train import calibrate
+
+    for faster in (False, True):
+        monkeypatch.setattr(calibrate, "_faster_in_bfloat16", lambda _, faster=faster: faster)
+        draft = Draft("x", tiny_recipe().sources, given={"dim": 64, "n_layers": 2, "steps": 3})
+        assert complete(draft, None, never)[0].plan.bfloat16 == faster
+
+
+def test_no_compiler_no_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    from twofile.train import calibrate
+
+    for device, compiler in (("cpu", "clang++"), ("cuda", "gcc")):
+        monkeypatch.setattr(calibrate.importlib.util, "find_spec", lambda _: object())
+        monkeypatch.setattr(calibrate.shutil, "which", lambda name, one=compiler: one if name == one else None)
+        assert calibrate._compiles(torch.device(device))
+        monkeypatch.setattr(calibrate.shutil, "which", lambda _: None)
+        assert not calibrate._compiles(torch.device(device))
+
+
+def test_a_draft_tells_what_a_run_depends_on(tmp_path: Path) -> None:
+    write_corpus(tmp_path)
+    draft = Draft("x", tiny_recipe().sources, given={"steps": 3})
+    renamed = dataclasses.replace(draft, name="y", description="z", remarks=("w",))
+    assert renamed.told(tmp_path) == draft.told(tmp_path)
+    assert draft.with_options({"decay": 0.1}).told(tmp_path) == {**draft.told(tmp_path), "decay": 0.1}
+    assert draft.told()["stories.path"] == "stories.txt"
+    before = draft.told(tmp_path)
+    (tmp_path / "stories.txt").write_text("other")
+    assert {key for key, value in draft.told(tmp_path).items() if value != before[key]} == {"stories.texts"}
 
 
 def test_what_is_missing_is_derived(tmp_path: Path) -> None:
@@ -133,24 +176,9 @@ def test_text_bytes_counts_distinct_training_text(tmp_path: Path) -> None:
 
 
 def test_a_draft_without_numbers_trains_ten_minutes() -> None:
-    found, _ = complete(Draft("x"), None, LAPTOP)
+    draft = Draft("x", tiny_recipe().sources)
+    found, _ = complete(draft, None, LAPTOP)
     assert found.plan.minutes == 10
-    by_steps, _ = complete(Draft("x").with_options({"steps": 7}), None, LAPTOP)
+    by_steps, _ = complete(draft.with_options({"steps": 7}), None, LAPTOP)
     assert (by_steps.plan.minutes, by_steps.plan.steps) == (None, 7)
     assert by_steps.hyper == found.hyper
-
-
-def test_settle_writes_once_and_only_the_length_can_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from twofile.train import calibrate
-
-    monkeypatch.setattr(calibrate, "calibrate", lambda: LAPTOP)
-    write_corpus(tmp_path)
-    path, run = tmp_path / "r.toml", tmp_path / "run"
-    path.write_text('[dial]\ndepth = 1\n[[source]]\nname = "stories"\npath = "stories.txt"\nsplit = "\\n\\n"\n')
-    first = settle(path, tmp_path, run, steps=5)
-    assert (first.hyper.n_layers, first.plan.steps) == (1, 5)
-    path.unlink()
-    assert settle(path, tmp_path, run, steps=None) == first
-    assert settle(path, tmp_path, run, minutes=2.0) == first.lasting(minutes=2.0)
-    assert load(run)[0].plan.minutes == 2
-    assert json.loads((run / "recipe.json").read_text())["derived"]

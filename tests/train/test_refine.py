@@ -130,11 +130,43 @@ def test_contamination_of_every_evaluation_set(inputs: Path, tmp_path: Path) -> 
     train, held_out = sides(tmp_path / "out")
     in_training = sum(text in train for text in TEXTS[20:23])
     assert in_training
-    evaluation = found["evaluation.jsonl"]
+    evaluation = found["evaluation"]
     assert (evaluation["documents"], evaluation["short"]) == (5, 1)
     assert evaluation["touched"] == evaluation["copied"] == len(evaluation["dirty"]) == in_training
     assert found["a, held out"]["documents"] + found["b, held out"]["documents"] == len(held_out)
     assert found["a, held out"]["touched"] == 0
+
+
+def test_evaluation_sets_of_one_name_are_all_looked_for(inputs: Path, tmp_path: Path) -> None:
+    for folder, texts in (("one", EVALUATION[:1]), ("two", EVALUATION[:2]), ("two/inner", EVALUATION[2:])):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    checks = named([str(tmp_path / "one" / "test.jsonl"), str(tmp_path / "two")], clean=False)
+    card = made(replace(settings(inputs), checks=tuple(checks)), tmp_path / "out")
+    found = {entry["set"]: entry["documents"] for entry in card["contamination"]["sets"]}
+    assert found["test"] == 1
+    assert found["two: test.jsonl"] == 2
+    assert found["two: inner/test.jsonl"] == 3
+
+
+def test_options_that_a_refined_corpus_ignores(inputs: Path, tmp_path: Path) -> None:
+    made(settings(inputs), tmp_path / "out")
+    source = named([str(tmp_path / "out")])[0]
+    assert source.held_out == 0.2
+    assert corpus.ignored(source, Path()) == []
+    assert corpus.ignored(corpus.Source(source.path, "a"), Path()) == []
+    wrong = replace(source, held_out=0.001, column="body", split="x", drop={"text": "."})
+    assert corpus.ignored(wrong, Path()) == ["held_out", "column", "split", "drop"]
+    for side in (False, True):
+        as_it_lies, asked = (list(corpus.documents(each, Path(), held_out=side)) for each in (source, wrong))
+        assert as_it_lies == asked != []
+    assert corpus.ignored(replace(wrong, path=str(inputs / "a.jsonl")), Path()) == []
+
+
+def test_the_card_comes_with_the_sources(inputs: Path, tmp_path: Path) -> None:
+    card = made(settings(inputs), tmp_path / "out")
+    sources = [*named([str(tmp_path / "out")]), *named([str(inputs / "a.jsonl")])]
+    assert corpus.cards(sources, Path()) == {str(tmp_path / "out"): card}
 
 
 def test_the_same_texts_from_any_number_of_workers(inputs: Path, tmp_path: Path) -> None:

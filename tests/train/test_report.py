@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from twofile.errors import NotFoundError
-from twofile.train.curves import Scale, short_span, si, smooth
+from twofile.train.curves import Scale, smooth
+from twofile.train.figures import quantity, short_span
 from twofile.train.history import POINTS, read
 from twofile.train.machine import memory
 from twofile.train.report import report
@@ -305,6 +306,20 @@ def test_the_card_of_a_corpus(tmp_path: Path) -> None:
         assert words in found.text, words
 
 
+def test_the_vocabulary_has_a_section(tmp_path: Path) -> None:
+    folder = write(tmp_path / "run", [step(1)])
+    tokenizer = {"never_used": 7, "longest": [" <b>once"], "sources": {"tales": {"bytes_per_token": 4.125}}}
+    made = {"tokenizer": tokenizer, "made_from": {"vocab_size": 4097}, "stamps": {"tales": "a1b2"}}
+    (folder / "corpus.json").write_text(json.dumps(made | {"train": {"tokens": 5}}))
+    found = page(folder)
+    for words in ("The vocabulary", "never used", '" <b>once"', "4.125"):
+        assert words in found.text, words
+    assert "4,097" not in found.text
+    assert "a1b2" not in found.text
+    (folder / "corpus.json").write_text(json.dumps({"tokenizer": ["<b>"], "train": {"tokens": 5}}))
+    assert "The vocabulary" not in page(folder).text
+
+
 def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     assert "no step in the log yet" in page(write(tmp_path / "run", [{"event": "machine"}])).text
     assert "no step in the log yet" in page(write(tmp_path / "run", [])).text
@@ -339,7 +354,7 @@ def test_ticks_are_round_and_few() -> None:
 
 
 def test_numbers_and_times_are_short() -> None:
-    assert [si(x) for x in (0, 0.123456, 999, 4000, 12_345, 9_283_584, 2.5e15)] == [
+    assert [quantity(x) for x in (0, 0.123456, 999, 4000, 12_345, 9_283_584, 2.5e15)] == [
         "0",
         "0.123",
         "999",

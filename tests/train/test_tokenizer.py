@@ -32,7 +32,13 @@ def test_round_trip(vocabulary: Vocabulary) -> None:
     draw = random.Random(1)
     letters = "abc the  \n\r\t'12é日本\U0001f600\u0301\u00a0"
     letters += "".join(chr(draw.randrange(1, 0xD800)) for _ in range(50))
-    check(vocabulary, ["".join(draw.choices(letters, k=30)) for _ in range(500)])
+    bpe = tokenizer(vocabulary)
+    for text in ("".join(draw.choices(letters, k=30)) for _ in range(500)):
+        check(vocabulary, text, bpe.encode(text).ids)
+    with pytest.raises(TrainError, match="does not give back the text 'a cat'"):
+        check(vocabulary, "a cat", bpe.encode("a bat").ids)
+    with pytest.raises(TrainError, match="does not give back"):
+        check(vocabulary, "a cat", [*bpe.encode("a cat").ids[:-1], 1])
 
 
 def test_learned_words_are_one_token(vocabulary: Vocabulary) -> None:

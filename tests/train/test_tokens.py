@@ -8,7 +8,7 @@ import pytest
 from twofile.errors import TrainError
 from twofile.train import tokens as tokens_module
 from twofile.train.tokenizer import learn
-from twofile.train.tokens import Rows, files, pack
+from twofile.train.tokens import Rows, files, pack, packing
 
 TEXTS = [f"This is the text of number {i}, and it is short." for i in range(300)]
 
@@ -20,6 +20,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert summary.documents == 300
     assert summary.bytes == sum(map(len, TEXTS))
     assert summary.tokens == len(np.load(path))
+    assert summary.words == sum(len(text.split()) for text in TEXTS)
     return path
 
 
@@ -62,6 +63,35 @@ def test_bad_files(tmp_path: Path) -> None:
             Rows(tmp_path / name, 16)
     with pytest.raises(TrainError, match="fewer than two contexts"):
         Rows(tmp_path / "c.npy", 16)
+
+
+def test_a_packer_counts_what_it_took_and_how_often_each_token(tmp_path: Path) -> None:
+    vocabulary, odd = learn(TEXTS, 280), [" a  b\n\nc ", "", "x"]
+    with packing(vocabulary, tmp_path / "a.npy") as packer:
+        parts = []
+        for texts in (TEXTS, odd, []):
+            for text in texts:
+                packer.add(text)
+            parts.append(packer.take())
+    assert [(part.documents, part.words) for part in parts] == [(300, 3300), (3, 4), (0, 0)]
+    assert [part.bytes for part in parts] == [sum(len(text) for text in texts) for texts in (TEXTS, odd, [])]
+    tokens = np.load(tmp_path / "a.npy")
+    assert packer.total.tokens == len(tokens) == sum(part.tokens for part in parts) + 1
+    assert packer.uses_V[0] == 0
+    assert np.array_equal(packer.uses_V[1:], np.bincount(tokens, minlength=280)[1:])
+
+
+def test_an_error_while_packing_leaves_nothing(tmp_path: Path) -> None:
+    vocabulary = learn(TEXTS, 280)
+
+    def fail() -> None:
+        with packing(vocabulary, tmp_path / "a.npy") as packer:
+            packer.add("some text")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_several_files_are_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

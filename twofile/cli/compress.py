@@ -124,8 +124,8 @@ def decompress_command(file: Path, model: str | None, out: Path | None, threads:
 
 def _same(archive: Archive) -> Path | None:
     """The parameters file that an archive needs, if it is on this machine: by its name, else by size and checksum."""
-    from twofile.evaluate.compress import file_sha256
     from twofile.params import names
+    from twofile.params.checksum import file_sha256
 
     if not archive.longest:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,46 +11,29 @@ import click
 from twofile.cli.console import note, table
 
 if TYPE_CHECKING:
+    from twofile.train.dial import Machine
     from twofile.train.recipe import Draft
-
-MINUTES = 30.0
 
 
 def climb(
     draft: Draft,
-    given: dict[str, Any],
     data: Path,
     into: Path,
     sizes: tuple[float, ...] | None,
     ratios: tuple[float, ...] | None,
-    seeds: int,
+    seeds: int | None,
     predict: tuple[tuple[float, ...], ...],
     verify: bool,
+    machine: Callable[[], Machine],
 ) -> None:
     """Train what is missing of the ladder in `into`, fit, predict, verify; print points, law and predictions."""
-    from twofile.train.calibrate import calibrate, unmeasured
-    from twofile.train.ladder import RATIOS, Ladder, Rung, largest, rungs, sizes_for
+    from twofile.train.ladder import Ladder, Rung, largest
 
     if any(len(pair) != 2 for pair in predict):
         raise click.UsageError("--predict takes PARAMS,TOKENS, like 8M,160M")
-    minutes = given.pop("minutes", None) or draft.dial.minutes or MINUTES
-    for name in ("params", "depth", "tokens", "steps"):
-        if given.pop(name, None) is not None:
-            note(f"{name} is ignored: a ladder has --sizes and --ratios")
-    draft = draft.with_options(given)
-    ratios = ratios or RATIOS
-    known = _known(into)
-    if sizes is None and known:
-        sizes, ratios, seeds = known
-        note("going on with the ladder that is there")
-    machine = unmeasured() if sizes else calibrate()
-    if sizes is None:
-        sizes = tuple(sizes_for(minutes, machine, ratios, seeds))
-    into.mkdir(parents=True, exist_ok=True)
-    _remember(into, sizes, ratios, seeds)
-    wanted = rungs(sizes, ratios, seeds)
-    note(f"{len(wanted)} runs")
     ladder = Ladder(draft, data, into, machine, note)
+    wanted = ladder.wanted(sizes, ratios, seeds)
+    note(f"{len(wanted)} runs")
     law = ladder.climb(wanted)
     told = [Rung(params, tokens) for params, tokens in predict] or [largest(wanted)]
     for rung in told:
@@ -71,26 +55,6 @@ def climb(
 
 
 def _row(entry: dict[str, Any], loss: float, low: float, high: float) -> tuple[str, str, str, str]:
-    from twofile.train.laws import quantity
+    from twofile.train.figures import quantity
 
     return quantity(entry["params"]), quantity(entry["tokens"]), f"{loss:.4f}", f"{low:.4f} to {high:.4f}"
-
-
-def _known(into: Path) -> tuple[tuple[float, ...], tuple[float, ...], int] | None:
-    """The sizes of a ladder that was begun, so that a second call means the same runs."""
-    import json
-
-    path = into / "rungs.json"
-    if not path.exists():
-        return None
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return tuple(found["sizes"]), tuple(found["ratios"]), found["seeds"]
-
-
-def _remember(into: Path, sizes: tuple[float, ...], ratios: tuple[float, ...], seeds: int) -> None:
-    import json
-
-    from twofile.params.atomic import atomic_path
-
-    with atomic_path(into / "rungs.json") as temporary:
-        temporary.write_text(json.dumps({"sizes": sizes, "ratios": ratios, "seeds": seeds}), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -10,12 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from twofile.cli.console import note, table
+from twofile.cli.console import note
 from twofile.cli.options import force_option, output
 from twofile.errors import TrainError
 
 if TYPE_CHECKING:
-    from twofile.train.dial import Derived
     from twofile.train.recipe import Draft, Recipe
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -105,7 +105,7 @@ _OPTIONS = [flag.removeprefix("--") for flag, *_ in _SIZES] + [name for _, name,
 @_number_options
 @click.option("--split", default="", help="What stands between documents in a text file, as a regular expression.")
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="The recipe's files. [.]")
-@click.option("--type", "kind", default="Q8_0", help="The type of the matrices in OUT. [Q8_0]")
+@click.option("--type", "kind", help="The type of the matrices in OUT. [Q8_0]")
 @click.option("--run", type=click.Path(file_okay=False, path_type=Path), help="Folder for logs and checkpoints.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of an earlier run.")
 @click.option("--dry-run", is_flag=True, help="Print every number with its law, and stop.")
@@ -113,7 +113,7 @@ _OPTIONS = [flag.removeprefix("--") for flag, *_ in _SIZES] + [name for _, name,
 @click.option("--into", type=click.Path(file_okay=False, path_type=Path), help="The ladder's folder.")
 @click.option("--sizes", type=Quantities(), help="The ladder's parameters, like 250k,500k,1M. [as --minutes allow]")
 @click.option("--ratios", type=Quantities(), help="The ladder's tokens a parameter. [5,10,20]")
-@click.option("--seeds", type=click.IntRange(1), default=1, help="Runs of each size and length. [1]")
+@click.option("--seeds", type=click.IntRange(1), help="Runs of each size and length. [1]")
 @click.option(
     "--predict", type=Quantities(), multiple=True, help="PARAMS,TOKENS of a run to foretell. [8 times the largest]"
 )
@@ -124,7 +124,7 @@ def train_command(
     out: str | None,
     split: str,
     data: Path | None,
-    kind: str,
+    kind: str | None,
     run: Path | None,
     resume: bool,
     dry_run: bool,
@@ -132,7 +132,7 @@ def train_command(
     into: Path | None,
     sizes: tuple[float, ...] | None,
     ratios: tuple[float, ...] | None,
-    seeds: int,
+    seeds: int | None,
     predict: tuple[tuple[float, ...], ...],
     verify: bool,
     force: bool,
@@ -143,55 +143,64 @@ def train_command(
     One dial (--minutes, --params or --depth) derives every other number by a law that is printed; each has an option.
     Ctrl-C saves and stops; the same call with --resume goes on.
     """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        hint = "torchrun ... -m twofile.train.pretrain RECIPE --data FOLDER --into FOLDER --out NAME"
+        raise TrainError("under torchrun, twofile train would train the same model once in every process", hint)
     try:
-        from twofile.train.recipe import complete, save
+        from twofile.train.begin import begin, go_on, show
+        from twofile.train.recipe import complete
     except ModuleNotFoundError as error:
         missing = f"training needs {(error.name or str(error)).split('.')[0]}, which is not installed"
         raise TrainError(missing, "pip install 'twofile[train]'") from error
     from twofile.params.mixture import FILE_TYPES
 
-    if kind.upper() not in FILE_TYPES:
+    file_type = (kind or "Q8_0").upper()
+    if file_type not in FILE_TYPES:
         raise click.UsageError(f"there is no type {kind}; the types are {', '.join(FILE_TYPES)}")
     given = {name: value for name in _OPTIONS if (value := numbers[name]) is not None}
-    if "track" in given:
-        from twofile.train.track import check
-
-        check(given["track"])
-    data = data or Path()
+    where = data or Path()
     if ladder:
         from twofile.cli.ladder import climb
 
         if into is None:
             raise click.UsageError("--ladder needs --into FOLDER")
-        for name, value in (("--out", out), ("--run", run), ("--resume", resume), ("--dry-run", dry_run)):
+        of_runs = {
+            "--out": out, "--run": run, "--resume": resume, "--dry-run": dry_run, "--type": kind, "--force": force
+        }  # fmt: skip
+        for name, value in of_runs.items():
             if value:
                 note(f"{name} is ignored: a ladder makes the runs in its folder, and goes on by itself")
-        draft = _draft(texts, into.name, split, data)
-        return climb(draft, given, data, into, sizes, ratios, seeds, predict, verify)
-    of_ladders = {"--into": into, "--sizes": sizes, "--ratios": ratios, "--predict": predict, "--verify": verify}
+        draft = _draft(texts, into.name, split, where).with_options(given)
+        return climb(draft, where, into, sizes, ratios, seeds, predict, verify, _machine)
+    of_ladders = {
+        "--into": into, "--sizes": sizes, "--ratios": ratios, "--seeds": seeds, "--predict": predict, "--verify": verify
+    }  # fmt: skip
     for name, value in of_ladders.items():
         if value:
             raise click.UsageError(f"{name} is for --ladder")
-    if dry_run and out is None:
-        _, derived = complete(_draft(texts, "model", split, data).with_options(given), data, _machine)
-        return _show(derived, click.echo)
+    if dry_run:
+        if resume:
+            raise click.UsageError("--dry-run is for a new run: one that is resumed has its numbers")
+        _, derived = complete(_draft(texts, "model", split, where).with_options(given), where, _machine)
+        return show(derived, click.echo, note)
     if out is None:
         raise click.UsageError("--out NAME says what to make")
-    path = output(out, force or resume or dry_run)
+    path = output(out, force or resume)
     folder = run or _run_folder(path)
+    there = (folder / "log.jsonl").exists()
     if resume:
-        recipe, data = _resumed(folder, texts, given)
+        if not there:
+            raise TrainError(f"there is no run to go on with in {folder}", "leave --resume out")
+        for name, value in {"the texts named here": texts, "--split": split, "--data": data}.items():
+            if value:
+                note(f"ignored: {name}; a run that is resumed has its own texts")
+        recipe, where = go_on(folder, given, note)
     else:
-        draft = _draft(texts, path.stem, split, data)
-        recipe, derived = complete(draft.with_options(given), data, _machine)
-        _show(derived, click.echo if dry_run else note)
-        if dry_run:
-            return None
-        if (folder / "log.jsonl").exists():
+        if there:
             message = f"{folder} holds an earlier run"
             raise TrainError(message, "--resume goes on with it; another --run or --out keeps it")
-        save(recipe, folder, data, derived.lines)
-    return _train(recipe, data, folder, path, kind.upper())
+        recipe = begin(_draft(texts, path.stem, split, where).with_options(given), where, folder, _machine, note)
+    return _train(recipe, where, folder, path, file_type)
 
 
 def _run_folder(path: Path) -> Path:
@@ -224,8 +233,6 @@ def _draft(texts: tuple[str, ...], name: str, split: str, data: Path) -> Draft:
             raise click.UsageError(f"there is no recipe {texts[0]}")
         draft, texts = read_draft(Path(texts[0])), texts[1:]
         if not texts:
-            if not draft.sources:
-                raise TrainError(f"the recipe {draft.name} names no texts", "name them behind it")
             if split:
                 note("--split is ignored: the recipe says how its sources are cut")
             return draft
@@ -244,38 +251,14 @@ def _draft(texts: tuple[str, ...], name: str, split: str, data: Path) -> Draft:
 def _held_out(sources: list[Any], split: str, data: Path) -> float:
     """The share of documents to measure on: 2%, more of little text; none of a single document."""
     from twofile.train import corpus
+    from twofile.train.reading import kind
     from twofile.train.recipe import text_bytes
 
     files = [file for source in sources for file in corpus.files(source, data)]
-    if len(files) == 1 and not split and files[0].name.endswith((".txt", ".md")):
+    if len(files) == 1 and not split and kind(files[0].name) in (".txt", ".md", ".tokens"):
         note("one text is one document, so none is held out to measure on; --split cuts it into documents")
         return 0.0
     return min(0.1, max(0.02, 2e5 / max(1.0, text_bytes(sources, data))))
-
-
-def _resumed(folder: Path, texts: tuple[str, ...], given: dict[str, Any]) -> tuple[Recipe, Path]:
-    """The recipe of an earlier run. How long it goes on may be new; the rest stays, and what is asked of it is said."""
-    from twofile.train.recipe import load
-
-    if not (folder / "log.jsonl").exists():
-        raise TrainError(f"there is no run to go on with in {folder}", "leave --resume out")
-    recipe, data = load(folder)
-    now = vars(recipe.hyper) | vars(recipe.plan) | {"batch": recipe.batch, "micro": recipe.micro, "seed": recipe.seed}
-    for name in given.keys() - {"steps", "minutes"}:
-        if name not in now or now[name] != given[name]:
-            stays = f"stays {now[name]}" if name in now else "stays as it is"
-            note(f"{name} {given[name]} is ignored: a run that is resumed {stays}")
-    if texts:
-        note("the texts named here are ignored: a run that is resumed has its own")
-    return recipe.lasting(given.get("steps"), given.get("minutes")), data
-
-
-def _show(derived: Derived, say: Callable[[str], Any]) -> None:
-    """Every number, its law and source."""
-    rows = [(line.name, line.value, line.law, line.source) for line in derived.lines]
-    say(table([(name, value, f"{law} [{source}]" if source else law) for name, value, law, source in rows]))
-    for remark in derived.remarks:
-        note(f"note: {remark}")
 
 
 def _train(recipe: Recipe, data: Path, run: Path, target: Path, kind: str) -> None:

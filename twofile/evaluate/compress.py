@@ -22,7 +22,6 @@ Modeling Is Compression, arXiv:2309.10668).
 
 from __future__ import annotations
 
-import hashlib
 import lzma
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -39,9 +38,10 @@ from twofile.evaluate.archive import Archive, Form, Part, checksum
 from twofile.evaluate.coder import Decoder, Encoder, frequencies
 from twofile.evaluate.exact import fingerprint, open_exact
 from twofile.evaluate.surprise import first_token
+from twofile.params.checksum import file_sha256
 from twofile.params.vocabulary import TokenType
 
-__all__ = ["compress", "decompress", "file_sha256"]
+__all__ = ["compress", "decompress"]
 
 _WINDOW = 2048  # tokens, where the context has so many: what more gives is little, and every part needs the room
 _PART = 16384  # bytes at least, so that what a part loses by beginning anew stays near 1%
@@ -152,12 +152,6 @@ def _told_by_model(
         _decode(backend, [texts[i] for i in group], coders, archive.window, allowed_V, told)
     for i, text in zip(numbers, texts, strict=True):
         yield i, backend.detokenize(text[1:].tolist(), False, True)
-
-
-def file_sha256(path: Path) -> str:
-    """In hexadecimal. About a second a gigabyte."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _allowed(backend: Backend) -> NDArray[np.bool_]:

@@ -9,15 +9,17 @@ in `.part`); an error does not.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from twofile.errors import ParametersError
 
-__all__ = ["atomic_path"]
+__all__ = ["atomic_path", "write_json"]
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
@@ -49,6 +51,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write `value` as JSON for programs and people: UTF-8, a line for each entry. Errors as for `atomic_path`."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _flush(path: Path) -> None:

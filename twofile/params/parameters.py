@@ -7,7 +7,6 @@ mapped into memory, until `read` gives one as float32.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from twofile.errors import ParametersError
 from twofile.params.blocks import decode
+from twofile.params.checksum import file_sha256
 from twofile.params.container import Container
 from twofile.params.hyper import Hyperparameters
 from twofile.params.provenance import Provenance
@@ -95,8 +95,7 @@ class Parameters:
     def sha256(self) -> str:
         """The checksum of the whole file, in hexadecimal. Reads it once (about a second a gigabyte)."""
         if not self._sha256:
-            with open(self.path, "rb") as file:
-                self._sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            self._sha256 = file_sha256(self.path)
         return self._sha256
 
     def _hyper(self) -> Hyperparameters:

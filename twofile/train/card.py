@@ -8,7 +8,6 @@ the pipeline, which also removes what only stood between two stages.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 from collections import Counter
@@ -20,7 +19,8 @@ from datatrove.pipeline.base import PipelineStep
 
 from twofile import __version__
 from twofile.errors import TrainError
-from twofile.params.atomic import atomic_path
+from twofile.params.atomic import atomic_path, write_json
+from twofile.params.checksum import file_sha256
 from twofile.train import overlap
 from twofile.train.corpus import CARD, WORK, Source
 from twofile.train.filters import FILTERS
@@ -36,8 +36,6 @@ METHOD = (
     f"runs of {overlap.LENGTH} words (letters and digits, lower case) that also occur in the training text;"
     " Brown and others 2020, arXiv:2005.14165, appendix C"
 )
-
-
 DOUBLES = "MinHash, Broder 1997; 14 buckets of 8 hashes, runs of 5 words"
 
 
@@ -59,8 +57,7 @@ class Card(PipelineStep):  # type: ignore[misc]
             temporary.write_text(markdown(card), encoding="utf-8")
         for name in ("filtered", "signed", "matched", "doubles"):
             shutil.rmtree(self.into / WORK / name, ignore_errors=True)
-        with atomic_path(self.into / CARD) as temporary:
-            temporary.write_text(json.dumps(card, ensure_ascii=False, indent=1), encoding="utf-8")
+        write_json(self.into / CARD, card)
 
     def gather(self) -> dict[str, Any]:
         """The card as a table of tables."""
@@ -103,9 +100,7 @@ class Card(PipelineStep):  # type: ignore[misc]
             filter_ = FILTERS.get(name)
             entry: dict[str, Any] = {
                 "filter": name,
-                "source": filter_.source
-                if filter_
-                else "MinHash, Broder 1997; 14 buckets of 8 hashes, runs of 5 words",
+                "source": filter_.source if filter_ else DOUBLES,
                 "documents": _total(before, "documents") - _total(after, "documents"),
                 "bytes": _total(before, "bytes") - _total(after, "bytes"),
                 "reasons": _reasons(counts[f"dropped by {name}"]),
@@ -171,9 +166,8 @@ def _fate(card: dict[str, Any]) -> str:
 def _hashes(into: Path) -> list[dict[str, Any]]:
     result = []
     for path in sorted((into / "texts").glob("*/*/*")):
-        with path.open("rb") as stream:
-            checksum = hashlib.file_digest(stream, "sha256").hexdigest()
-        result.append({"name": str(path.relative_to(into)), "bytes": path.stat().st_size, "sha256": checksum})
+        size = path.stat().st_size
+        result.append({"name": str(path.relative_to(into)), "bytes": size, "sha256": file_sha256(path)})
     return result
 
 

@@ -15,7 +15,6 @@ checksummed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -35,6 +34,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from twofile.errors import TrainError
+from twofile.params.checksum import file_sha256
 from twofile.train.parallel import World
 
 __all__ = ["Checkpoint", "Writer", "checkpoints", "newest", "random_state", "seed_all", "set_random_state"]
@@ -93,11 +93,6 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(path.parent for path in found if path.parent.name.isdigit())
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -128,7 +123,7 @@ class Checkpoint:
             self._shapes: dict[str, list[int]] = {}
             self._pieces: dict[str, list[_Piece]] = {}
             for name, digest in manifest["files"].items():
-                if verify and _sha256(path / name) != digest:
+                if verify and file_sha256(path / name) != digest:
                     hint = f"remove {path} to go on from an earlier one"
                     raise TrainError(f"checkpoint {path}: {name} is damaged", hint)
                 self._index(path / name)
@@ -265,7 +260,7 @@ class Writer:
         save_file(tensors, file, {"twofile": about})
         _flush(file)
         ready = part / f"{names[rank]}.sha256"
-        ready.with_suffix(".new").write_text(_sha256(file))
+        ready.with_suffix(".new").write_text(file_sha256(file))
         os.replace(ready.with_suffix(".new"), ready)
         if rank > 0:
             return

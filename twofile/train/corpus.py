@@ -14,10 +14,11 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +28,30 @@ from twofile.train.reading import KINDS, File, kind, texts
 
 __all__ = [
     "CARD",
+    "COMPARE",
     "WORK",
     "Document",
     "Source",
+    "both",
+    "cards",
     "clean",
     "copies",
     "documents",
     "files",
     "fraction",
+    "ignored",
     "named",
     "raw",
     "sha256",
     "sources",
+    "stamp",
 ]
 
 CARD = "card.json"
 WORK = "work"
 """What a refined corpus has in its folder: the one when it is complete, the other before and after."""
+COMPARE = "compare with recipes/bundled.toml"
+"""The hint for a recipe that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +64,12 @@ class Document:
 
 @dataclass(frozen=True)
 class Source:
-    """Where documents come from and how many of them to use."""
+    """Where documents come from and how many of them to use. TrainError for a name that cannot be a file's."""
 
     path: (
         str  # a path, a glob or a folder, relative to the folder that the caller names; or hf:datasets/user/repo[:glob]
     )
-    name: str
+    name: str  # letters, digits, _ and -
     share: float = 1.0  # how often a document is used: 2 twice, 0.25 a quarter of the documents, 0 only to validate
     held_out: float = 0.02  # fraction of documents kept for validation
     licence: str = ""
@@ -70,6 +78,11 @@ class Source:
     split: str = ""  # text files: a regular expression between documents; empty: a file is one document
     drop: Mapping[str, str] = field(default_factory=dict)  # field -> pattern of the rows to leave out
     clean: bool = True  # mend mojibake, odd spaces and curly quotes
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w-]+", self.name):
+            hint = f"call it {_slug(self.name)}"
+            raise TrainError(f"a source's name is made of letters, digits, _ and -, so {self.name!r} is none", hint)
 
 
 # UTF-8 read as Windows-1252; the last byte of a closing quote is often lost, so the bare pair stands for it
@@ -95,7 +108,7 @@ def files(source: Source, folder: Path, side: str = "") -> list[File]:
     if source.path.startswith("hf:"):
         return hub.listing(source.path)
     root = folder / source.path
-    if _is_split(root):
+    if _is_split(source, folder):
         found = sorted(path for path in root.glob(f"{side or '*'}/*") if path.is_file())
         return [File(f"{root.name}/{path.parent.name}/{path.name}", path) for path in found]
     if root.is_dir():
@@ -107,11 +120,34 @@ def files(source: Source, folder: Path, side: str = "") -> list[File]:
         what = f"no text ({', '.join(KINDS)})" if root.is_dir() else "no file"
         message = f"source {source.name}: {what} matches {source.path} in {folder}"
         raise TrainError(message, "check `path` in the recipe, and the data folder")
-    return [File(path.name, path) for path in found]
+    above = os.path.commonpath([path.parent for path in found])
+    return [File(path.relative_to(above).as_posix(), path) for path in found]
 
 
-def _is_split(root: Path) -> bool:
-    return root.parent.name == "texts" and (root.parent.parent / CARD).is_file()
+def _card(source: Source, folder: Path) -> Path:
+    """Where the card is, if the source is one of a refined corpus."""
+    return (folder / source.path).parent.parent / CARD
+
+
+def _is_split(source: Source, folder: Path) -> bool:
+    card = _card(source, folder)
+    return (folder / source.path).parent.name == "texts" and not source.path.startswith("hf:") and card.is_file()
+
+
+def cards(sources: Iterable[Source], folder: Path) -> dict[str, Any]:
+    """The cards of the refined corpora that these sources belong to, by the corpora's folders."""
+    found = {str(Path(source.path).parent.parent): source for source in sources if _is_split(source, folder)}
+    return {name: json.loads(_card(source, folder).read_text(encoding="utf-8")) for name, source in found.items()}
+
+
+def ignored(source: Source, folder: Path) -> list[str]:
+    """The options of a source that say nothing, since it belongs to a corpus that is cut and split already."""
+    if not _is_split(source, folder):
+        return []
+    plain = Source(source.path, source.name)
+    as_split = json.loads(_card(source, folder).read_text(encoding="utf-8"))["held_out"]
+    given = [name for name in ("held_out", "column", "split", "drop") if getattr(source, name) != getattr(plain, name)]
+    return [name for name in given if name != "held_out" or source.held_out != as_split]
 
 
 def raw(source: Source, path: Path) -> Iterator[str]:
@@ -127,14 +163,29 @@ def fraction(text: str, salt: str = "") -> float:
     return int.from_bytes(hashlib.sha256((salt + text).encode()).digest()[:8], "big") / 2**64
 
 
+def both(source: Source, folder: Path) -> Iterator[tuple[Document, bool]]:
+    """The documents of a source in one reading, each with whether it is held out."""
+    if _is_split(source, folder):
+        for side in (True, False):
+            yield from ((document, side) for document in documents(source, folder, held_out=side))
+    else:
+        for document in _read(source, files(source, folder)):
+            yield document, fraction(document.text) < source.held_out
+
+
 def documents(source: Source, folder: Path, *, held_out: bool = False) -> Iterator[Document]:
     """The documents of one side of a source, in file order, each once (`share` is for the packer)."""
-    split = not source.path.startswith("hf:") and _is_split(folder / source.path)
-    for file in files(source, folder, "held_out" if held_out else "train"):
+    if _is_split(source, folder):
+        as_written = replace(source, column="text", split="", drop={})
+        return _read(as_written, files(source, folder, "held_out" if held_out else "train"))
+    return (document for document, side in both(source, folder) if side == held_out)
+
+
+def _read(source: Source, found: Iterable[File]) -> Iterator[Document]:
+    for file in found:
         with file.here() as path:
             for text in raw(source, path):
-                if split or (fraction(text) < source.held_out) == held_out:
-                    yield Document(text, source.name)
+                yield Document(text, source.name)
 
 
 def copies(document: Document, share: float) -> int:
@@ -153,6 +204,15 @@ def sha256(source: Source, folder: Path) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def stamp(source: Source, folder: Path) -> str:
+    """A hash over the files' names, sizes and times (on a hub, checksums): as long as it stays, so do the texts."""
+    told = [
+        [str(file.path), file.size, file.remote.checksum if file.remote else file.path.stat().st_mtime_ns]
+        for file in files(source, folder)
+    ]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def sources(table: list[dict[str, Any]]) -> list[Source]:
@@ -178,7 +238,7 @@ def named(names: Iterable[str], **options: Any) -> list[Source]:
     for name in names:
         path = Path(name).expanduser().absolute()
         if name.startswith("hf:"):
-            found = [Source(name, hub.Dataset.parse(name).repo.replace("/", "-"), **options)]
+            found = [Source(name, _slug(hub.Dataset.parse(name).repo), **options)]
         elif (path / CARD).is_file():
             found = _refined(path)
         elif (path / WORK).is_dir():
@@ -188,9 +248,9 @@ def named(names: Iterable[str], **options: Any) -> list[Source]:
         elif name.endswith(".toml"):
             found = _recipe(path)
         elif path.exists():
-            found = [Source(glob.escape(str(path)) if path.is_file() else str(path), _slug(path), **options)]
+            found = [Source(glob.escape(str(path)) if path.is_file() else str(path), _stem(path), **options)]
         elif glob.has_magic(name):
-            found = [Source(str(path), _slug(path.parent), **options)]
+            found = [Source(str(path), _stem(path.parent), **options)]
         else:
             raise NotFoundError(
                 f"{name} does not exist", "give files, folders, globs in quotes, or hf:datasets/user/repo"
@@ -200,15 +260,16 @@ def named(names: Iterable[str], **options: Any) -> list[Source]:
     return result
 
 
-def _slug(path: Path) -> str:
-    """A name for a source, fit to be a folder's."""
-    stem = path.name.split(".")[0] if path.suffix else path.name
-    return re.sub(r"[^\w-]+", "-", stem).strip("-") or "texts"
+def _stem(path: Path) -> str:
+    return _slug(path.name.split(".")[0] if path.suffix else path.name)
+
+
+def _slug(name: str) -> str:
+    """A name for a source, fit to be a file's."""
+    return re.sub(r"[^\w-]+", "-", name).strip("-") or "texts"
 
 
 def _apart(source: Source, taken: set[str]) -> Source:
-    from dataclasses import replace
-
     name, count = source.name, 1
     while name in taken:
         count += 1
@@ -222,7 +283,7 @@ def _refined(folder: Path) -> list[Source]:
     return [
         Source(
             path=str(folder / "texts" / entry["name"]),
-            name=entry["name"],
+            name=_slug(entry["name"]),
             share=entry["share"],
             licence=entry["licence"],
             attribution=entry["attribution"],
@@ -240,4 +301,4 @@ def _recipe(path: Path) -> list[Source]:
     except OSError as error:
         raise NotFoundError(f"the recipe {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, KeyError) as error:
-        raise TrainError(f"the recipe {path.name}: {error}", "compare with recipes/bundled.toml") from error
+        raise TrainError(f"the recipe {path.name}: {error}", COMPARE) from error

@@ -14,7 +14,9 @@ from html import escape
 from itertools import pairwise
 from statistics import median
 
-__all__ = ["Curve", "Scale", "limits", "plot", "short_span", "si", "smooth"]
+from twofile.train.figures import quantity, short_span
+
+__all__ = ["Curve", "Scale", "limits", "plot", "smooth"]
 
 _WIDTH, _HEIGHT = 1000, 300  # of the drawing; what a screen makes of it is the page's business
 _BAR = 9
@@ -88,32 +90,6 @@ class Scale:
         return [value for value in found if self.low * 0.999 <= value <= self.high * 1.001]
 
 
-def si(value: float, digits: int = 3) -> str:
-    """1234567 as "1.23 M"; small numbers as they are."""
-    size = abs(value)
-    for factor, prefix in (
-        (1e24, "Y"),
-        (1e21, "Z"),
-        (1e18, "E"),
-        (1e15, "P"),
-        (1e12, "T"),
-        (1e9, "G"),
-        (1e6, "M"),
-        (1e4, "k"),
-    ):
-        if size >= factor * (1 - 0.5 * 10.0**-digits):
-            return f"{value / (1e3 if prefix == 'k' else factor):.{digits}g} {prefix}"
-    return f"{value:,.0f}" if size >= 1000 else f"{value:.{digits}g}"
-
-
-def short_span(seconds: float) -> str:
-    """A time, short, for an axis: "45 s", "12 min", "1.5 h", "2 d"."""
-    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * unit or (seconds >= unit and seconds % unit == 0 and unit < 86400):
-            return f"{seconds / unit:.3g} {name}"
-    return f"{seconds:.3g} s" if seconds else "0"
-
-
 def smooth(values: Sequence[float], share: float = 0.02) -> list[float]:
     """The running median over `share` of the values, narrower at the beginning: it neither smears a spike nor lags
     behind a fall."""
@@ -161,7 +137,7 @@ def plot(
 ) -> str:
     """The HTML of a plot. `kind`: what x is, "tokens", "seconds" or "flops"; `unit`: of y, for who points at a curve;
     "%" shows shares as per cent; `marks`: vertical lines, (x, colour); `label`: for who cannot see it."""
-    words: Words = short_span if kind == "seconds" else si
+    words: Words = short_span if kind == "seconds" else quantity
     x_ticks = x.times() if kind == "seconds" else x.ticks()
     y_ticks = y.ticks()
     grid = "".join(f"M0 {_y(y, tick)}H{_WIDTH}" for tick in y_ticks)
@@ -191,7 +167,7 @@ def _figure(value: float, unit: str, ticks: Sequence[float], log: bool) -> str:
         return f"{100 * value:.3g}%"
     step = min((abs(b - a) for a, b in pairwise(ticks)), default=abs(value) or 1.0)
     if max(map(abs, ticks), default=0) >= 1000:
-        return si(value)
+        return quantity(value)
     if log:
         return f"{value:g}"
     places = max(0, -math.floor(math.log10(step) + 1e-9)) if step < 1 else 0

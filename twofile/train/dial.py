@@ -33,7 +33,8 @@ RATIO = 20.0  # tokens a parameter, where nothing else says how long
 MOST_EPOCHS = 16.0
 _FEWEST = 4.0  # tokens a parameter: the laws were found above, and an odd measurement must not lead below
 _SMALLEST = 320  # tokens: the 256 bytes, the control tokens, some merges
-_COMPILING = {"cpu": (0.25, 45.0), "cuda": (0.50, 60.0)}  # what is gained in speed, and the seconds that it takes first
+_COMPILING = {"cpu": (0.35, 30.0), "cuda": (0.50, 60.0)}  # what is gained in speed, and the seconds that it takes first
+_SMALL = 1e7  # parameters in the layers: below, the law of vocabularies is extrapolated
 _AT_WORK = 0.95  # of the time is training; the rest is validation and checkpoints
 
 
@@ -118,10 +119,12 @@ def expected_loss(params: float, tokens: float, unique: float = math.inf) -> flo
 
 
 def _vocabulary(layers: float, dim: int, text_bytes: float) -> int:
-    """By the model, N_v = 0.20 (N / 0.08)^0.84, a power of two; by the text, at most what leaves 95% of the tokens
-    with 100 examples or more, were their frequencies 1 / rank."""
+    """By the model, N_v = 0.20 (N / 0.08)^0.84, a power of two; for a small one 2048 to 4096, fewer where that would be
+    over half of what the layers have. By the text, at most what leaves 95% of the tokens with 100 examples or more,
+    were their frequencies 1 / rank."""
     by_model = 0.20 * (layers / 0.08) ** 0.84 / dim
-    rounded = 1 << min(16, max(9, round(math.log2(by_model))))
+    least = max(9, min(11, int(math.log2(layers / dim / 2))))
+    rounded = 1 << min(12 if layers < _SMALL else 16, max(least, round(math.log2(by_model))))
     if text_bytes and rounded * math.log(rounded) * 100 > tokens_in(text_bytes, rounded):
         fits = (v for v in range(rounded, _SMALLEST, -64) if v * math.log(v) * 100 <= tokens_in(text_bytes, v))
         return next(fits, _SMALLEST)
@@ -306,7 +309,7 @@ def derive(dial: Dial, text_bytes: float, machine: Machine, given: Mapping[str, 
         remarks.append("depth is ignored: n_layers is given")
         dial = dataclasses.replace(dial, depth=given["n_layers"])
     if given.get("compile") and not machine.compiles:
-        remarks.append("compile is ignored: there is no C++ compiler here")
+        remarks.append("compile is ignored: there is no compiler here that torch.compile can use")
         given["compile"] = False
     course = _choose(dial, text_bytes, machine, given)
     if course.ends in ("time", "text") and dial == Dial():
@@ -327,7 +330,7 @@ def _written(course: Course, dial: Dial, machine: Machine, given: Mapping[str, A
         "warmup": min(300, max(10, round(0.03 * steps))),
         "decay": 0.4 if steps < 10_000 else 0.2,
         "matrix_rate": matrix_rate,
-        "vector_rate": 0.3118 * course.operations**-0.125 * min(2.0, off),
+        "vector_rate": min(0.03, max(0.003, 0.3 / math.sqrt(steps))),
         "weight_decay": min(0.2, 1 / (matrix_rate * timescale * steps)),
         "bfloat16": machine.bfloat16,
         "compile": course.compiled,

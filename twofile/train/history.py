@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import mmap
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from twofile.errors import NotFoundError
 
-__all__ = ["POINTS", "Group", "History", "Mark", "Spread", "number", "read"]
+__all__ = ["POINTS", "Group", "History", "Mark", "Spread", "last_with", "number", "read"]
 
 POINTS = 600
 """Groups of steps: more than a screen shows beside one another."""
@@ -116,6 +117,24 @@ def read(folder: Path) -> History:
         corpus=_table(folder / "corpus.json") | ({"card": card} if (card := _table(folder / "card.json")) else {}),
         ladder=_table(folder / "ladder.json"),
     )
+
+
+def last_with(run: Path, wanted: Callable[[dict[str, Any]], object]) -> dict[str, Any] | None:
+    """The newest line of a run's log that `wanted` accepts; None where there is none. What a kill tore is passed over.
+
+    Read from the end, so it costs what lies behind that line."""
+    try:
+        with (run / "log.jsonl").open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as log:
+            end = len(log)
+            while end > 0:
+                start = log.rfind(b"\n", 0, end) + 1
+                found = _parsed(log[start:end]) if 0 < end - start <= _LONGEST else None
+                if found is not None and wanted(found):
+                    return found
+                end = start - 1
+    except (FileNotFoundError, ValueError):  # no log, or an empty one, which cannot be mapped
+        pass
+    return None
 
 
 def _table(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from twofile.errors import DownloadError, NotFoundError
-from twofile.params.atomic import atomic_path
+from twofile.params.atomic import write_json
 from twofile.params.names import models_folder
 from twofile.params.pull import Remote, checked_parts, explained
 from twofile.train.reading import KINDS, File, kind
@@ -81,8 +81,7 @@ def _listing(name: str, _endpoint: str, root: Path) -> tuple[File, ...]:
             message = f"{name}: the dataset has no file {dataset.pattern} of a kind that can be read"
             raise NotFoundError(message, f"the kinds are {', '.join(KINDS)}, packed too; {_USAGE}")
         home.mkdir(parents=True, exist_ok=True)
-        with atomic_path(remembered) as temporary:
-            temporary.write_text(json.dumps([dataclasses.asdict(remote) for remote in found]), encoding="utf-8")
+        write_json(remembered, [dataclasses.asdict(remote) for remote in found])
     return tuple(
         File(f"{dataset.repo}:{remote.path}", home.joinpath(remote.commit, *remote.path.split("/")), remote)
         for remote in found

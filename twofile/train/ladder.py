@@ -2,15 +2,16 @@
 
 Every rung is a run folder of its own, with the numbers that the dial derives for its size and length; vocabulary,
 context and packed text are shared, so that losses compare. `ladder.json` holds the points, the fit and the predictions;
-a prediction is written there before its run is trained, and the outcome beside it afterwards. Guarantees: the same call
-goes on where an earlier one was stopped, and a finished rung is never trained again. Cost: the sum of the runs.
+a prediction is written there before its run is trained, and the outcome beside it afterwards. `rungs.json` holds what a
+later call goes on with: sizes and lengths, the machine as it was measured, and what the draft told. Guarantees: the
+same call goes on where an earlier one was stopped, a finished rung is never trained again, and another text, seed or
+number is refused. Cost: the sum of the runs.
 
 The loss is bits per byte of the held-out text.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -24,11 +25,14 @@ from typing import Any
 import torch
 
 from twofile.errors import TrainError
-from twofile.params.atomic import atomic_path
+from twofile.params.atomic import write_json
 from twofile.train import recipe as recipes
+from twofile.train import track
 from twofile.train.dial import Derived, Dial, Machine, derive, tokens_in
-from twofile.train.laws import quantity
-from twofile.train.pretrain import prepare, pretrain
+from twofile.train.figures import quantity
+from twofile.train.history import last_with, number
+from twofile.train.prepare import prepare
+from twofile.train.pretrain import pretrain
 from twofile.train.recipe import Draft, Recipe
 from twofile.train.scaling import FEWEST, Fit, fit
 
@@ -39,6 +43,8 @@ FACTOR = 8.0  # how many times the operations of the largest rung a prediction i
 _HALVINGS = 4  # sizes: the largest, a half, a quarter, an eighth
 _SHARED = "text"
 _FILE = "ladder.json"
+_RUNGS = "rungs.json"
+_MINUTES = 30.0
 
 
 @dataclass(frozen=True)
@@ -74,13 +80,82 @@ def sizes_for(minutes: float, machine: Machine, ratios: Sequence[float], seeds: 
 
 
 class Ladder:
-    """A ladder in a folder: climb it, read its fit, predict, verify."""
+    """A ladder in a folder: climb it, read its fit, predict, verify.
+
+    `machine` measures, for the first call. TrainError where the folder holds another ladder, or something else."""
 
     def __init__(
-        self, draft: Draft, data: Path, folder: Path, machine: Machine, say: Callable[[str], None] = print
+        self,
+        draft: Draft,
+        data: Path,
+        folder: Path,
+        machine: Callable[[], Machine],
+        say: Callable[[str], None] = print,
     ) -> None:
-        self.draft, self.data, self.folder, self.machine, self.say = draft, data, folder, machine, say
+        self.data, self.folder, self.say = data, folder, say
+        self.draft, self._minutes = self._of_rungs(draft)
+        if tracker := draft.given.get("track"):
+            track.check(tracker)
         self.bytes = recipes.text_bytes(draft.sources, data)
+        self._begun = self._claim(machine)
+        known = dict(self._begun["machine"])
+        known["rates"] = tuple((width, rate) for width, rate in known["rates"])
+        self.machine = Machine(**known)
+
+    def _of_rungs(self, draft: Draft) -> tuple[Draft, float | None]:
+        """A draft without what the rungs say, how large and how long; and the minutes it gave."""
+        minutes = draft.given.get("minutes", draft.dial.minutes)
+        asked = {**dataclasses.asdict(draft.dial), **draft.given}
+        for name in ("params", "depth", "tokens", "steps"):
+            if asked.get(name) is not None:
+                self.say(f"{name} is ignored: a ladder has sizes and ratios")
+        if {"dim", "n_layers"} <= asked.keys():
+            draft = draft.with_options({"params": 1.0})  # all that fixes the size gives way
+        for text in draft.remarks:
+            self.say(f"note: {text}")
+        given = {name: value for name, value in draft.given.items() if name not in ("steps", "minutes")}
+        return dataclasses.replace(draft, dial=Dial(), given=given, remarks=()), minutes
+
+    def _claim(self, machine: Callable[[], Machine]) -> dict[str, Any]:
+        """Begin the folder, or find it begun with the same draft."""
+        path, told = self.folder / _RUNGS, self.draft.told(self.data)
+        told.pop("track", None)  # who is told changes nothing
+        if not path.exists():
+            if self.folder.exists() and any(self.folder.iterdir()):
+                raise TrainError(f"{self.folder} holds other things", "give a new folder")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            begun = {"sizes": [], "ratios": [], "seeds": 1, "machine": dataclasses.asdict(machine()), "asked": told}
+            write_json(path, begun)
+            return begun
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            asked = found["asked"]
+        except (ValueError, KeyError) as error:
+            raise TrainError(f"{path} cannot be read ({error!r})", "climb another folder") from error
+        if others := [name for name in sorted(told.keys() | asked.keys()) if told.get(name) != asked.get(name)]:
+            was = ", ".join(f"{name} was {asked.get(name, 'not given')}" for name in others)
+            raise TrainError(f"{self.folder} is a ladder of something else: {was}", "give another --into")
+        return found
+
+    def wanted(
+        self,
+        sizes: Sequence[float] | None = None,
+        ratios: Sequence[float] | None = None,
+        seeds: int | None = None,
+    ) -> list[Rung]:
+        """The rungs that a person asks for; what is left out is as it was the last time, and at first what there is
+        time for. Kept for the next call."""
+        begun = self._begun
+        if begun["sizes"] and sizes is None:
+            self.say("going on with the ladder that is there")
+        ratios, seeds = ratios or begun["ratios"] or RATIOS, seeds or begun["seeds"]
+        if not (sizes := sizes or begun["sizes"]):
+            sizes = sizes_for(self._minutes or _MINUTES, self.machine, ratios, seeds)
+        elif self._minutes is not None:
+            self.say("minutes is ignored: the sizes say how long it takes")
+        begun |= {"sizes": list(sizes), "ratios": list(ratios), "seeds": seeds}
+        write_json(self.folder / _RUNGS, begun)
+        return rungs(sizes, ratios, seeds)
 
     def derive(self, rung: Rung, shared: dict[str, int]) -> tuple[Recipe, Derived]:
         """The recipe of a rung."""
@@ -89,19 +164,8 @@ class Ladder:
         most = 8 if self.machine.device == "cpu" else 32
         alike = {"micro": math.gcd(most, self.draft.given.get("batch", 0)), **shared}
         found = derive(dial, self.bytes, self.machine, alike | dict(self.draft.given))
-        recipe = Recipe(
-            name=f"{quantity(found.hyper.n_parameters)}-{quantity(found.tokens)}",
-            description=self.draft.description,
-            licence=self.draft.licence,
-            hyper=found.hyper,
-            plan=found.plan,
-            sources=self.draft.sources,
-            batch=found.batch,
-            micro=found.micro,
-            seed=self.draft.seed + rung.seed,
-            within_documents=self.draft.within_documents,
-        )
-        return recipe, found
+        name = f"{found.hyper.n_parameters}-{found.tokens:.0f}" + (f"-{rung.seed}" if rung.seed else "")
+        return dataclasses.replace(self.draft.recipe(found), name=name, seed=self.draft.seed + rung.seed), found
 
     def climb(self, wanted: Sequence[Rung]) -> Fit:
         """Train every rung that is not trained yet and fit the law. TrainError where too few points come of it, or a
@@ -111,7 +175,8 @@ class Ladder:
         points = list({point["run"]: point for point in trained}.values())  # two sizes may mean one model
         told = self.read()
         law = self._fit(points)
-        self._write({"points": _with_intervals(points, law), "fit": law.to_json(), "predictions": told["predictions"]})
+        found = {"points": _with_intervals(points, law), "fit": law.to_json(), "predictions": told["predictions"]}
+        write_json(self.folder / _FILE, found)
         return law
 
     def predict(self, law: Fit, rung: Rung, *, verify: bool = False) -> dict[str, Any]:
@@ -125,10 +190,10 @@ class Ladder:
             told["predictions"] = [p for p in told["predictions"] if p is not entry]
             entry = {"params": size, "tokens": tokens, **dataclasses.asdict(law.predict(size, tokens)), "outcome": None}
             told["predictions"].append(entry)
-            self._write(told)
+            write_json(self.folder / _FILE, told)
         if verify and entry["outcome"] is None:
             entry["outcome"] = self._train(rung, shared)["loss"]
-            self._write(told)
+            write_json(self.folder / _FILE, told)
         return entry
 
     def read(self) -> dict[str, Any]:
@@ -140,10 +205,6 @@ class Ladder:
         except ValueError as error:
             raise TrainError(f"{self.folder / _FILE} cannot be read ({error})", "climb another folder") from error
         return found
-
-    def _write(self, table: dict[str, Any]) -> None:
-        with atomic_path(self.folder / _FILE) as temporary:
-            temporary.write_text(json.dumps(table, indent=1), encoding="utf-8")
 
     def _shared(self, wanted: Sequence[Rung]) -> dict[str, int]:
         """What all runs have alike: vocabulary and context of the middle size, fixed when the text was packed."""
@@ -159,7 +220,7 @@ class Ladder:
     def _train(self, rung: Rung, shared: dict[str, int]) -> dict[str, Any]:
         """Train a rung, or find that it is trained: its point."""
         recipe, found = self.derive(rung, shared)
-        run = self.folder / (f"{recipe.name}-{rung.seed}" if rung.seed else recipe.name)
+        run = self.folder / recipe.name
         point: dict[str, Any] = {"params": recipe.hyper.n_parameters, "tokens": found.tokens, "run": run.name}
         if (reached := _outcome(run)) is None:
             packed = self.folder / _SHARED
@@ -200,15 +261,9 @@ def _with_intervals(points: Iterable[dict[str, Any]], law: Fit) -> list[dict[str
 
 
 def _outcome(run: Path) -> float | None:
-    """The bits per byte that a finished run reached, from the last line of its log."""
-    with contextlib.suppress(OSError, ValueError):
-        lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        for line in reversed(lines):
-            values = json.loads(line)
-            if values.get("finished"):
-                reached: float | None = values.get("bpb")
-                return reached
-    return None
+    """The bits per byte that a finished run reached."""
+    last = last_with(run, lambda line: line.get("finished") is True)
+    return number(last.get("bpb")) if last else None
 
 
 def _link(packed: Path, run: Path) -> None:

@@ -13,7 +13,8 @@ from html import escape
 from typing import Any
 
 from twofile.train import tables
-from twofile.train.curves import Curve, limits, plot, si
+from twofile.train.curves import Curve, limits, plot
+from twofile.train.figures import quantity
 from twofile.train.history import number
 
 __all__ = ["section"]
@@ -112,8 +113,8 @@ def _curve(
 def _table(predictions: list[_Rung]) -> str:
     listing = [
         {
-            "parameters": si(rung.params),
-            "tokens": si(rung.tokens),
+            "parameters": quantity(rung.params),
+            "tokens": quantity(rung.tokens),
             "predicted": f"{rung.predicted:.4f}",
             "interval": f"{rung.low:.4f} to {rung.high:.4f}" if rung.low is not None and rung.high is not None else "",
             "outcome": f"{rung.loss:.4f}" if rung.loss is not None else "not trained yet",

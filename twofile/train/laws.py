@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from twofile.train.figures import quantity
 
 if TYPE_CHECKING:
     from twofile.train.dial import Course, Dial, Machine
     from twofile.train.loop import Plan
 
-__all__ = ["Line", "lines", "quantity"]
+__all__ = ["Line", "lines", "table"]
 
 
 @dataclass(frozen=True)
@@ -21,16 +23,6 @@ class Line:
     value: str
     law: str
     source: str = ""
-
-
-def quantity(value: float) -> str:
-    """1234567 as "1.23M"; 1e14 and more as "1.2e+15"."""
-    if value >= 1e14:
-        return f"{value:.1e}"
-    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= unit:
-            return f"{value / unit:.3g}{name}"
-    return f"{value:.3g}"
 
 
 _SIZE = {
@@ -59,7 +51,7 @@ _LAWS: dict[str, tuple[str, str]] = {
     "n_kv_heads": ("half of the heads where they are even", "arXiv:2305.13245"),
     "ffn_dim": ("8/3 dim, up to a multiple of 64: three matrices in place of two", "arXiv:2002.05202"),
     "vocab_size": (
-        "V dim = 0.20 (N_layers / 0.08)^0.84, and 95% of the tokens have 100 examples",
+        "V dim = 0.20 (N_layers / 0.08)^0.84, below 10 M 2048 to 4096; 95% of the tokens have 100 examples",
         "arXiv:2407.13623 section 3; arXiv:2004.02334",
     ),
     "context_length": ("2 dim, 256 to 1024: attention scores cost at most a fifth", "arXiv:2001.08361 table 1"),
@@ -79,7 +71,7 @@ _LAWS: dict[str, tuple[str, str]] = {
         "0.02 at every width, as Muon's steps have one norm; sqrt(batch / its law) times that",
         "K. Jordan 2024, arXiv:2310.17813; arXiv:2205.10287",
     ),
-    "vector_rate": ("0.3118 C^-0.125; sqrt(batch / its law) times that", "arXiv:2401.02954 eq. 1"),
+    "vector_rate": ("0.3 / sqrt(steps), 0.003 to 0.03", "0.03 measured at 90 steps, docs/LOG.md; the fall is a guess"),
     "weight_decay": (
         "1 / (matrix_rate steps tau), tau = 1.084 (D/N)^-0.527; 0.2 the most; found for AdamW",
         "arXiv:2505.13738 eq. 3",
@@ -94,7 +86,7 @@ def lines(course: Course, plan: Plan, machine: Machine, dial: Dial, given: Mappi
     """Every number of a course and its plan, in the order in which they follow from one another."""
     hyper = course.hyper
     size = "params" if dial.params else "depth" if dial.depth else "given" if "dim" in given else "minutes"
-    yield Line("machine", f"{quantity(machine.rate(hyper.dim))}FLOP/s", machine.name)
+    yield Line("machine", quantity(machine.rate(hyper.dim), "FLOP/s"), machine.name)
     if course.unique < float("inf"):
         yield Line("text", quantity(course.unique), *_LAWS["text"])
     yield Line("parameters", quantity(hyper.n_parameters), *_SIZE[size])
@@ -115,3 +107,11 @@ def lines(course: Course, plan: Plan, machine: Machine, dial: Dial, given: Mappi
         shown = f"{value:.3g}" if isinstance(value, float) else str(value)
         law = ("given", "") if name in given else _LENGTH[course.ends] if name == "tokens" else _LAWS[name]
         yield Line(name, shown, *law)
+
+
+def table(found: Iterable[Line]) -> str:
+    """The lines for a terminal, in columns."""
+    rows = list(found)
+    name, value = (max(len(getattr(line, part)) for line in rows) for part in ("name", "value"))
+    laws = (f"{line.law} [{line.source}]" if line.source else line.law for line in rows)
+    return "\n".join(f"  {line.name:{name}}  {line.value:{value}}  {law}" for line, law in zip(rows, laws, strict=True))

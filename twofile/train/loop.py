@@ -12,7 +12,6 @@ Source of the schedule: arXiv:2404.06395, arXiv:2405.18392.
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import threading
 import time
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 
 from twofile.errors import TrainError
 from twofile.train import checkpoint, parallel
+from twofile.train.history import last_with
 from twofile.train.optimisers import Optimisers
 from twofile.train.parallel import World
 from twofile.train.watch import Watch
@@ -140,14 +140,8 @@ def _interruptible() -> Iterator[threading.Event]:
 
 def _seconds(run: Path, step: int) -> float:
     """How long a run had trained at a step, from its log: a checkpoint has no clock, for its bytes are the state's."""
-    found = 0.0
-    with contextlib.suppress(OSError), (run / "log.jsonl").open(encoding="utf-8") as lines:
-        for line in lines:
-            with contextlib.suppress(ValueError):  # the last line of a killed run
-                values = json.loads(line)
-                if values.get("step") == step and "seconds" in values:
-                    found = values["seconds"]
-    return found
+    found = last_with(run, lambda line: line.get("step") == step and "seconds" in line)
+    return float(found["seconds"]) if found else 0.0
 
 
 class _Run:

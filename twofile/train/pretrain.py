@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from twofile.params.vocabulary import Vocabulary
 from twofile.train import checkpoint, tokens
+from twofile.train.begin import plainly, settle
 from twofile.train.loop import Result, train
 from twofile.train.model import Transformer, operations
 from twofile.train.parallel import World, join
 from twofile.train.peak import matrix_peak
 from twofile.train.prepare import load_vocabulary, prepare
-from twofile.train.recipe import Recipe, settle
+from twofile.train.recipe import Recipe
 
 __all__ = ["Pretraining", "pretrain"]
 
@@ -116,21 +117,35 @@ def pretrain(
 
 
 def main() -> None:
-    """`python -m twofile.train.pretrain RECIPE --data FOLDER --into FOLDER [--minutes M] [--steps N]`."""
+    """Train a recipe with all processes that torchrun started; the same call goes on with a run that was stopped."""
     import argparse
+    import shlex
+    import sys
 
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    from twofile.params.mixture import FILE_TYPES
+    from twofile.params.names import target
+    from twofile.train.export import export
+
+    parser = argparse.ArgumentParser(prog="python -m twofile.train.pretrain", description=main.__doc__)
     parser.add_argument("recipe", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--into", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the recipe's files")
+    parser.add_argument("--into", type=Path, required=True, help="the folder for logs and checkpoints")
+    parser.add_argument("--out", type=target, help="what to make: a local name, or a path that ends in .gguf")
+    parser.add_argument("--type", type=str.upper, choices=FILE_TYPES, default="Q8_0", help="of the matrices in OUT")
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--steps", type=int)
-    given = parser.parse_args()
-    with join() as world:
-        recipe = settle(given.recipe, given.data, given.into, minutes=given.minutes, steps=given.steps)
-        result = pretrain(recipe, given.data, given.into)[2]
+    with plainly():
+        given = parser.parse_args()
+        length = {"minutes": given.minutes, "steps": given.steps}
+        with join() as world:
+            recipe = settle(given.recipe, given.data, given.into, given.out, **length)
+            result = pretrain(recipe, given.data, given.into)[2]
         if world.rank == 0:
             print(result)
+        if world.rank == 0 and given.out is not None:
+            command = shlex.join(["python", "-m", "twofile.train.pretrain", *sys.argv[1:]])
+            export(recipe, given.into, given.out, type=given.type, command=command)
+            print(given.out)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import io
 import json
 import lzma
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from twofile.errors import TrainError
+from twofile.params.checksum import file_sha256
 from twofile.params.pull import Remote, fetch
 
 __all__ = ["KINDS", "LONGEST", "PACKINGS", "File", "kind", "pieces", "texts"]
@@ -65,8 +65,7 @@ class File:
         """sha256; for a small file on a hub its git object id, which is what the hub names and what is checked."""
         if self.remote is not None:
             return self.remote.checksum
-        with self.path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_sha256(self.path)
 
 
 def kind(name: str) -> str:

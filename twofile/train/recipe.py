@@ -9,6 +9,7 @@ nearest one. `recipe.json` in a run folder is the whole recipe as derived: what 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -17,17 +18,27 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 from twofile.errors import TrainError, TwofileError
-from twofile.params.atomic import atomic_path
+from twofile.params.atomic import write_json
 from twofile.params.hyper import Hyperparameters
 from twofile.train import corpus
 from twofile.train.dial import MODEL, PLAN, Derived, Dial, Machine, derive
 from twofile.train.laws import Line
 from twofile.train.loop import Plan
 
-__all__ = ["Draft", "Recipe", "complete", "load", "read_draft", "read_recipe", "save", "settle", "text_bytes"]
+__all__ = [
+    "FILE",
+    "Draft",
+    "Recipe",
+    "amend",
+    "complete",
+    "kept",
+    "load",
+    "read_draft",
+    "read_recipe",
+    "save",
+    "text_bytes",
+]
 
 FILE = "recipe.json"
 _COMPARE = "compare with recipes/bundled.toml"
@@ -56,12 +67,19 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.batch % self.micro:
             raise TrainError(f"recipe: batch {self.batch} is not a multiple of micro {self.micro}")
+        if not any(source.share > 0 for source in self.sources):
+            hint = "give it a [[source]], or name texts behind it (twofile train)"
+            raise TrainError(f"the recipe {self.name} names no texts to train on", hint)
 
     def lasting(self, steps: int | None = None, minutes: float | None = None) -> Recipe:
         """The same run for so long; as long as it is where neither is given."""
         if steps is None and minutes is None:
             return self
-        return dataclasses.replace(self, plan=dataclasses.replace(self.plan, steps=steps, minutes=minutes))
+        return self.planned(steps=steps, minutes=minutes)
+
+    def planned(self, **changes: Any) -> Recipe:
+        """The same run with other numbers in its plan."""
+        return dataclasses.replace(self, plan=dataclasses.replace(self.plan, **changes))
 
 
 @dataclass(frozen=True)
@@ -99,6 +117,38 @@ class Draft:
         return dataclasses.replace(
             self, seed=seed, dial=Dial(**(ours | dial)), given=given | options, remarks=tuple(remarks)
         )
+
+    def recipe(self, derived: Derived) -> Recipe:
+        """The recipe that this becomes with the numbers that were derived."""
+        return Recipe(
+            name=self.name,
+            description=self.description,
+            licence=self.licence,
+            hyper=derived.hyper,
+            plan=derived.plan,
+            sources=self.sources,
+            batch=derived.batch,
+            micro=derived.micro,
+            seed=self.seed,
+            within_documents=self.within_documents,
+        )
+
+    def told(self, data: Path | None = None) -> dict[str, Any]:
+        """What a run depends on of all that was asked for, flat, as JSON knows it: two drafts that tell the same make
+        the same run. With `data` the names and sizes of their texts count, without it where the texts lie."""
+        dial = {key: value for key, value in dataclasses.asdict(self.dial).items() if value is not None}
+        table = {"seed": self.seed, "within_documents": self.within_documents, **dial, **self.given}
+        for source in self.sources:
+            parts = dataclasses.asdict(source)
+            for unread in ("name", "licence", "attribution"):
+                del parts[unread]
+            if data is not None:
+                listed = json.dumps([[file.name, file.size] for file in corpus.files(source, data)])
+                del parts["path"]
+                parts["texts"] = hashlib.sha256(listed.encode()).hexdigest()[:16]
+            table |= {f"{source.name}.{key}": value for key, value in parts.items()}
+        told: dict[str, Any] = json.loads(json.dumps(table))
+        return told
 
 
 def _known(table: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
@@ -157,82 +207,66 @@ def complete(
     draft: Draft, data: Path | None = None, machine: Machine | Callable[[], Machine] | None = None
 ) -> tuple[Recipe, Derived]:
     """Fill up a draft. `data`: where its sources lie (None: how much text there is remains unknown). `machine` is asked
-    only where the size or the time follows from its speed; None guesses. TrainError where the numbers do not agree."""
+    only where the size or the length follows from its speed; None guesses. TrainError where the numbers do not agree,
+    or one is no number."""
     from twofile.train.calibrate import unmeasured
 
-    settled = {"dim", "n_layers"} <= draft.given.keys()
+    timed = draft.dial.minutes is not None or "minutes" in draft.given
+    settled = {"dim", "n_layers"} <= draft.given.keys() and not timed
     if machine is None or (settled and callable(machine)):
         machine = unmeasured()
     elif callable(machine):
         machine = machine()
     known = text_bytes(draft.sources, data) if data is not None else 0.0
-    derived = derive(draft.dial, known, machine, draft.given)
-    recipe = Recipe(
-        name=draft.name,
-        description=draft.description,
-        licence=draft.licence,
-        hyper=derived.hyper,
-        plan=derived.plan,
-        sources=draft.sources,
-        batch=derived.batch,
-        micro=derived.micro,
-        seed=draft.seed,
-        within_documents=draft.within_documents,
-    )
-    return recipe, dataclasses.replace(derived, remarks=draft.remarks + derived.remarks)
+    try:
+        derived = derive(draft.dial, known, machine, draft.given)
+    except TypeError as error:  # a number that is a word
+        raise TrainError(f"the recipe {draft.name}: {error}", _COMPARE) from error
+    return draft.recipe(derived), dataclasses.replace(derived, remarks=draft.remarks + derived.remarks)
 
 
 def read_recipe(
     path: Path, data: Path | None = None, machine: Machine | Callable[[], Machine] | None = None, **options: Any
 ) -> Recipe:
     """Read a recipe file and fill it up; `options` replace its numbers (None changes nothing)."""
-    draft = read_draft(path).with_options(options)
-    if not draft.sources:
-        raise TrainError(f"the recipe {path.name} has no [[source]]", "name its texts behind it, or add a [[source]]")
-    try:
-        return complete(draft, data, machine)[0]
-    except TypeError as error:  # a number that is a word
-        raise TrainError(f"the recipe {path.name}: {error}", _COMPARE) from error
+    return complete(read_draft(path).with_options(options), data, machine)[0]
 
 
-def save(recipe: Recipe, run: Path, data: Path, lines: Iterable[Line] = ()) -> None:
-    """Write `recipe.json` into a run folder. `lines`: the laws that its numbers follow, for the report."""
+def save(
+    recipe: Recipe, run: Path, data: Path, lines: Iterable[Line] = (), asked: Mapping[str, Any] | None = None
+) -> None:
+    """Write `recipe.json` into a run folder. `lines`: the laws that its numbers follow, for the report; `asked`: what
+    its draft told."""
     table = {key: getattr(recipe, key) for key in _TOP} | {
         "data": str(data.absolute()),
         "model": {key: getattr(recipe.hyper, key) for key in MODEL},
         "plan": dataclasses.asdict(recipe.plan),
         "source": [dataclasses.asdict(source) for source in recipe.sources],
         "derived": [dataclasses.asdict(line) for line in lines],
+        "asked": dict(asked or {}),
     }
     run.mkdir(parents=True, exist_ok=True)
-    with atomic_path(run / FILE) as temporary:
-        temporary.write_text(json.dumps(table, ensure_ascii=False, indent=1), encoding="utf-8")
+    write_json(run / FILE, table)
 
 
-def settle(path: Path, data: Path, run: Path, **options: Any) -> Recipe:
-    """The recipe of a run, alike in all its processes: the one that lies in the run folder, or, of a new run, the file
-    `path`, filled up and saved by the first process, which measures the machine where that matters.
+def amend(recipe: Recipe, run: Path) -> None:
+    """Write the plan of a recipe over that which a run folder has; the rest stays, with its laws."""
+    write_json(run / FILE, kept(run) | {"plan": dataclasses.asdict(recipe.plan)})
 
-    `options` replace numbers of a new run; of an earlier one only `steps` and `minutes` can change."""
-    from twofile.train.calibrate import calibrate
-    from twofile.train.parallel import World
 
-    if World.here().rank == 0:
-        if (run / FILE).exists():
-            recipe, data = load(run)
-            save(recipe.lasting(options.get("steps"), options.get("minutes")), run, data, _lines(run))
-        else:
-            recipe, derived = complete(read_draft(path).with_options(options), data, calibrate)
-            save(recipe, run, data, derived.lines)
-    if dist.is_initialized():
-        dist.barrier()
-    return load(run)[0]
+def kept(run: Path) -> dict[str, Any]:
+    """`recipe.json` as it lies in a run folder. TrainError where there is none that can be read."""
+    try:
+        table: dict[str, Any] = json.loads((run / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainError(f"{run / FILE} cannot be read ({error})", "train into another folder") from error
+    return table
 
 
 def load(run: Path) -> tuple[Recipe, Path]:
     """The recipe of a run folder, and where its data lie. TrainError where there is none that can be read."""
+    table = kept(run)
     try:
-        table = json.loads((run / FILE).read_text(encoding="utf-8"))
         model = table["model"]
         if model.get("rope_factors") is not None:
             model["rope_factors"] = tuple(model["rope_factors"])
@@ -243,10 +277,5 @@ def load(run: Path) -> tuple[Recipe, Path]:
             sources=tuple(corpus.sources(table["source"])),
         )
         return recipe, Path(table["data"])
-    except (OSError, ValueError, TypeError, KeyError, TwofileError) as error:
+    except (ValueError, TypeError, KeyError, TwofileError) as error:
         raise TrainError(f"{run / FILE} cannot be read ({error})", "train into another folder") from error
-
-
-def _lines(run: Path) -> list[Line]:
-    """The laws that a saved recipe's numbers follow."""
-    return [Line(**line) for line in json.loads((run / FILE).read_text(encoding="utf-8"))["derived"]]

@@ -16,12 +16,13 @@ from datetime import UTC, datetime
 from html import escape
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
-from twofile.train import ladder_chart, tables
-from twofile.train.curves import Curve, Scale, limits, plot, si, smooth
+from twofile.train import ladder_chart, tables, usage
+from twofile.train.curves import Curve, Scale, limits, plot, smooth
+from twofile.train.figures import percent, quantity, span
 from twofile.train.history import Group, History, Mark
 from twofile.train.page import COLOURS, page
-from twofile.train.watch import percent, span
 
 __all__ = ["report"]
 
@@ -44,9 +45,10 @@ def report(runs: Sequence[History]) -> str:
         _validations(trained),
         *(ladder_chart.section(run.name, run.ladder) for run in runs if run.ladder),
         _samples(runs),
-        _folders(runs, "The recipe", lambda run: tables.show(run.recipe), "recipe"),
-        _folders(runs, "The data", lambda run: tables.show(run.corpus), "corpus"),
-        _folders(runs, "The machine", _machines, "machines"),
+        _folders(runs, "The recipe", lambda run: run.recipe, tables.show),
+        _folders(runs, "The data", _data, tables.show),
+        _folders(runs, "The vocabulary", _vocabulary, usage.section),
+        _folders(runs, "The machine", lambda run: run.machines, _machines),
         f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in notes)}</footer>" if notes else "",
     ]
     return page(f"{title} – twofile report", _header(title, runs), "".join(parts))
@@ -79,7 +81,7 @@ def _figures(run: History) -> list[tuple[str, str]]:
             )
         else:
             found.append((f"{min(bits.values()):.3f} – {max(bits.values()):.3f}", "bits per byte, by source"))
-    found += [(f"{end.step:,}", "steps"), (si(end.tokens), "tokens"), (span(end.seconds), "training")]
+    found += [(f"{end.step:,}", "steps"), (quantity(end.tokens), "tokens"), (span(end.seconds), "training")]
     if speeds := _speeds(groups):
         found.append((f"{median([speed for _, speed in speeds]):,.0f}", "tokens/s, median"))
     shares = [group.of["share"].mean for group in groups if "share" in group.of]
@@ -251,7 +253,7 @@ def _legend(curves: Sequence[Curve], resumed: bool) -> str:
     items = ""
     for curve in curves if len(curves) > 1 else ():
         swatch = f'<span class="swatch c{curve.colour}"></span>'
-        last = "" if curve.raw or curve.lows else f" <b>{si(curve.ys[-1], 4)}</b>"  # a running median is no result
+        last = "" if curve.raw or curve.lows else f" <b>{quantity(curve.ys[-1], digits=4)}</b>"  # a median is no result
         items += f"<li>{swatch}{escape(curve.name)}{last}</li>"
     if resumed:
         items += '<li><span class="swatch dash"></span>resumed</li>'
@@ -291,7 +293,7 @@ def _validations(runs: Sequence[History]) -> str:
         if not names:
             continue
         table = [
-            {"step": at.step, "tokens": si(at.tokens), "time": span(at.seconds)}
+            {"step": at.step, "tokens": quantity(at.tokens), "time": span(at.seconds)}
             | {name or "all sources": f"{bits[name]:.4f}" for name in names if name in bits}
             for at, bits in chosen
         ]
@@ -300,34 +302,42 @@ def _validations(runs: Sequence[History]) -> str:
     return f'<div style="margin-top:16px">{parts}</div>' if parts else ""
 
 
-def _folders(runs: Sequence[History], title: str, show: Callable[[History], str], attribute: str) -> str:
+def _folders(runs: Sequence[History], title: str, get: Callable[[History], Any], show: Callable[[Any], str]) -> str:
     """A section about something that each run has; where there are several, what differs first."""
-    having = [run for run in runs if getattr(run, attribute)]
+    having = [(run.name, found) for run in runs if (found := get(run))]
     if not having:
         return ""
     if len(runs) == 1:
-        return f'<h2>{title}</h2><div class="card">{show(having[0])}</div>'
+        return f'<h2>{title}</h2><div class="card">{show(having[0][1])}</div>'
     parts = ""
-    if attribute != "machines" and (
-        found := tables.differences([(run.name, getattr(run, attribute)) for run in having])
-    ):
-        parts += f'<div class="card"><h4>Where they differ</h4>{found}</div>'
+    if all(isinstance(found, dict) for _, found in having) and (differ := tables.differences(having)):
+        parts += f'<div class="card"><h4>Where they differ</h4>{differ}</div>'
     parts += "".join(
-        f'<details class="card"><summary>{escape(run.name)}</summary>{show(run)}</details>' for run in having
+        f'<details class="card"><summary>{escape(name)}</summary>{show(found)}</details>' for name, found in having
     )
     return f"<h2>{title}</h2>{parts}"
 
 
-def _machines(run: History) -> str:
+def _data(run: History) -> dict[str, Any]:
+    """What `corpus.json` says, without what has a section of its own or is for programs."""
+    return {key: value for key, value in run.corpus.items() if key not in ("tokenizer", "made_from", "stamps")}
+
+
+def _vocabulary(run: History) -> dict[str, Any]:
+    found = run.corpus.get("tokenizer")
+    return found if isinstance(found, dict) else {}
+
+
+def _machines(machines: Sequence[dict[str, Any]]) -> str:
     parts = []
-    for found in run.machines:
+    for found in machines:
         pairs = []
         for key, value in found.items():
             words = tables.cell(value)
             if key.endswith("memory") and isinstance(value, int | float):
                 words = f"{value / 1e9:.1f} GB"
             elif key == "peak" and isinstance(value, int | float):
-                words = f"{si(value)}FLOP/s, measured"
+                words = f"{quantity(value, 'FLOP/s')}, measured"
             pairs.append((key, words))
         parts.append(tables.rows(pairs))
     return "<hr>".join(parts)

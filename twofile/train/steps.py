@@ -8,7 +8,7 @@ log, behind a line or a file that is damaged.
 from __future__ import annotations
 
 import io
-import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -21,7 +21,7 @@ from datatrove.pipeline.dedup import MinhashDedupCluster, MinhashDedupSignature
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.readers.base import BaseReader
 
-from twofile.params.atomic import atomic_path
+from twofile.params.atomic import atomic_path, write_json
 from twofile.train import corpus, overlap
 from twofile.train.corpus import Source
 from twofile.train.reading import File, texts
@@ -59,7 +59,8 @@ class Reading(BaseReader):  # type: ignore[misc]
                 read.append([source.name, file.name, file.size, file.checksum()])
                 for i, text in enumerate(corpus.raw(source, path)):
                     yield Document(text=text, id=f"{file.name}:{i}", metadata={"source": source.name})
-        _write(self.notes / f"{rank:05d}.json", read)
+        self.notes.mkdir(parents=True, exist_ok=True)
+        write_json(self.notes / f"{rank:05d}.json", read)
 
 
 class Tally(PipelineStep):  # type: ignore[misc]
@@ -135,8 +136,10 @@ def train_files(folder: Path) -> list[Path]:
 def evaluation_sets(checks: list[tuple[Source, File]], folder: Path) -> dict[str, Iterator[str]]:
     """What a corpus must not contain: the evaluation files that were named, and what it holds out itself."""
     sets: dict[str, Iterator[str]] = {}
+    files = Counter(source.name for source, _ in checks)
     for source, file in checks:
-        sets[file.name] = _all(source, file)
+        name = source.name if files[source.name] == 1 else f"{source.name}: {file.name}"
+        sets[name] = _all(source, file)
     for held_out in sorted((folder / "texts").glob("*/held_out")):
         sets[f"{held_out.parent.name}, held out"] = (
             text for path in sorted(held_out.iterdir()) for text in texts(path)
@@ -186,9 +189,3 @@ class Marks(PipelineStep):  # type: ignore[misc]
 def _save(path: Path, array: Any) -> None:
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, array)
-
-
-def _write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")

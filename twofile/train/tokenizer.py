@@ -83,10 +83,7 @@ def tokenizer(vocabulary: Vocabulary) -> Tokenizer:
     return bpe
 
 
-def check(vocabulary: Vocabulary, texts: Iterable[str]) -> None:
-    """TrainError when a text does not come back byte for byte, or yields a control token."""
-    bpe = tokenizer(vocabulary)
-    for text in texts:
-        ids = bpe.encode(text).ids
-        if b"".join(vocabulary.token_bytes(i) for i in ids) != text.encode():
-            raise TrainError(f"the vocabulary does not give back the text {text[:40]!r}")
+def check(vocabulary: Vocabulary, text: str, ids: Iterable[int]) -> None:
+    """TrainError when the text does not come back byte for byte from its tokens, or one of them is a control token."""
+    if b"".join(vocabulary.token_bytes(i) for i in ids) != text.encode():
+        raise TrainError(f"the vocabulary does not give back the text {text[:40]!r}")

@@ -11,8 +11,8 @@ batch and 8 bytes for each block.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import astuple, dataclass
 from itertools import count, takewhile
 from pathlib import Path
 from typing import IO, Any
@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from twofile.errors import TrainError
 from twofile.params.atomic import atomic_path
 from twofile.params.vocabulary import Vocabulary
-from twofile.train.tokenizer import tokenizer
+from twofile.train.tokenizer import check, tokenizer
 
-__all__ = ["Packed", "Rows", "files", "pack"]
+__all__ = ["Packed", "Packer", "Rows", "files", "pack", "packing"]
 
 SHARD = 1 << 30  # tokens in a file, about
 _BATCH = 1 << 22  # characters of text at once: several documents, or one that is long
@@ -35,19 +35,13 @@ _BATCH = 1 << 22  # characters of text at once: several documents, or one that i
 class Packed:
     """What was packed."""
 
-    documents: int
-    tokens: int
-    bytes: int  # of UTF-8 text
+    documents: int = 0
+    tokens: int = 0  # with the separators
+    bytes: int = 0  # of UTF-8 text
+    words: int = 0  # what stands between blanks and line ends
 
-
-def _batch(feed: Iterator[str]) -> list[str]:
-    """The next documents, none where there are no more."""
-    held: list[str] = []
-    size = 0
-    while size < _BATCH and (text := next(feed, None)) is not None:
-        held.append(text)
-        size += len(text)
-    return held
+    def __add__(self, other: Packed) -> Packed:
+        return Packed(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 def _header(stream: IO[bytes], dtype: Any, size: int) -> None:
@@ -63,41 +57,98 @@ def files(path: Path) -> list[Path]:
     return [path, *takewhile(Path.exists, others)]
 
 
-def pack(texts: Iterable[str], vocabulary: Vocabulary, path: Path, *, shard: int = SHARD) -> Packed:
-    """Tokenise documents into `path`, and on into further files after every `shard` tokens or somewhat more: in each
-    bos, tokens, bos, tokens, ..., bos."""
-    bpe = tokenizer(vocabulary)
-    dtype = np.dtype("<u2" if len(vocabulary.tokens) <= 1 << 16 else "<u4")
-    bos = vocabulary.bos
-    if bos is None:
-        raise TrainError("the vocabulary has no bos token to separate documents with")
-    documents, size, length = 0, 0, 0
-    feed = iter(texts)
-    batch = _batch(feed)
+class Packer:
+    """Tokenises documents into `path`, and on into further files after every `shard` tokens or somewhat more: in each
+    bos, tokens, bos, tokens, ..., bos. Made by `packing`. `total` is true once the block has ended.
+
+    `checked`: a document that does not come back byte for byte from its tokens is a TrainError."""
+
+    def __init__(self, vocabulary: Vocabulary, path: Path, shard: int, checked: bool, whole: ExitStack) -> None:
+        if vocabulary.bos is None:
+            raise TrainError("the vocabulary has no bos token to separate documents with")
+        self.total = Packed()
+        self.uses_V = np.zeros(len(vocabulary.tokens), np.int64)  # how often each token was written, bos aside
+        self._vocabulary, self._bos, self._bpe = vocabulary, vocabulary.bos, tokenizer(vocabulary)
+        self._path, self._shard, self._checked, self._whole = path, shard, checked, whole
+        self._dtype = np.dtype("<u2" if len(vocabulary.tokens) <= 1 << 16 else "<u4")
+        self._batch: list[str] = []
+        self._size = 0  # characters in the batch
+        self._taken = Packed()
+        self._files = 0
+        self._open()
+
+    def add(self, text: str) -> None:
+        """Pack one more document."""
+        self._batch.append(text)
+        self._size += len(text)
+        if self._size >= _BATCH:
+            self._flush()
+
+    def take(self) -> Packed:
+        """What was packed since the last call."""
+        self._flush()
+        taken, self._taken = self._taken, Packed()
+        return taken
+
+    def _flush(self) -> None:
+        if not self._batch:
+            return
+        if self._held >= self._shard:
+            self._end()
+            self._open()
+        rows = []
+        for text, encoding in zip(self._batch, self._bpe.encode_batch_fast(self._batch), strict=True):
+            if self._checked:
+                check(self._vocabulary, text, encoding.ids)
+            rows.append(np.array([self._bos, *encoding.ids], self._dtype))
+        block = np.concatenate(rows)
+        self._stream.write(block.tobytes())
+        self._held += len(block)
+        self.uses_V += np.bincount(block, minlength=len(self.uses_V))
+        self.uses_V[self._bos] -= len(rows)
+        data = "\n".join(self._batch).encode()
+        blank = np.frombuffer(b"\n" + data, np.uint8) <= ord(" ")
+        words = int((blank[:-1] & ~blank[1:]).sum())
+        packed = Packed(len(rows), len(block), len(data) - len(rows) + 1, words)
+        self._taken, self.total = self._taken + packed, self.total + packed
+        self._batch, self._size = [], 0
+
+    def _open(self) -> None:
+        path = self._path.with_suffix(f".{self._files}.npy") if self._files else self._path
+        temporary = self._whole.enter_context(atomic_path(path))
+        self._stream = self._whole.enter_context(temporary.open("wb"))
+        _header(self._stream, self._dtype, 0)
+        self._files += 1
+        self._held = 0  # tokens in this file
+
+    def _end(self) -> None:
+        start = self._stream.tell() - self._held * self._dtype.itemsize
+        self._stream.write(np.array([self._bos], self._dtype).tobytes())
+        self._stream.seek(0)
+        _header(self._stream, self._dtype, self._held + 1)
+        assert self._stream.tell() == start
+        self._stream.close()
+        self.total += Packed(tokens=1)  # the last separator
+
+
+@contextmanager
+def packing(vocabulary: Vocabulary, path: Path, *, shard: int = SHARD, checked: bool = False) -> Iterator[Packer]:
+    """A packer for the block; when that ends well the files are there, the first one last."""
     for old in files(path)[1:]:
         old.unlink()
-    with ExitStack() as whole:  # which renames the first file last
-        for i in count():
-            temporary = whole.enter_context(atomic_path(path.with_suffix(f".{i}.npy") if i else path))
-            held = 1
-            with temporary.open("wb") as stream:
-                _header(stream, dtype, 0)
-                start = stream.tell()
-                while batch and held < shard:
-                    for encoding in bpe.encode_batch_fast(batch):
-                        stream.write(np.array([bos, *encoding.ids], dtype).tobytes())
-                        held += 1 + len(encoding.ids)
-                    documents += len(batch)
-                    length += sum(len(text.encode()) for text in batch)
-                    batch = _batch(feed)
-                stream.write(np.array([bos], dtype).tobytes())
-                stream.seek(0)
-                _header(stream, dtype, held)
-                assert stream.tell() == start
-            size += held
-            if not batch:
-                return Packed(documents, size, length)
-    raise AssertionError("the files never end")
+    with ExitStack() as whole:
+        packer = Packer(vocabulary, path, shard, checked, whole)
+        yield packer
+        packer.take()
+        packer._end()
+
+
+def pack(texts: Iterable[str], vocabulary: Vocabulary, path: Path, *, shard: int = SHARD) -> Packed:
+    """Pack documents into `path`, as `Packer` says."""
+    with packing(vocabulary, path, shard=shard) as packer:
+        for text in texts:
+            packer.add(text)
+    return packer.total
 
 
 class Rows:

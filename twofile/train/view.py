@@ -16,7 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from twofile.train.watch import Now, percent, span
+from twofile.train.figures import percent, quantity, span
+from twofile.train.watch import Now
 
 __all__ = ["View", "draw"]
 
@@ -98,17 +99,8 @@ def _share(share: float | None, peak: float | None) -> Text:
         return Text("not measured", style="dim")
     filled = min(10, round(10 * share))
     return Text.assemble(
-        f"{percent(share)} ", ("■" * filled, "green"), ("■" * (10 - filled), "dim"), f" of {flops(peak)}"
+        f"{percent(share)} ", ("■" * filled, "green"), ("■" * (10 - filled), "dim"), f" of {quantity(peak, 'FLOP/s')}"
     )
-
-
-def flops(rate: float) -> str:
-    """Floating-point operations a second, with a prefix."""
-    for unit in ("", "k", "M", "G", "T", "P"):
-        if rate < 1000 or unit == "P":
-            break
-        rate /= 1000
-    return f"{rate:.3g} {unit}FLOP/s"
 
 
 def _bits(now: Now) -> list[Text]:

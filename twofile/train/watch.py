@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twofile.errors import TrainError
+from twofile.train.figures import percent, span
 from twofile.train.machine import machine, memory
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from twofile.train.loop import Plan
     from twofile.train.track import Tracker
 
-__all__ = ["Now", "Watch", "percent", "span"]
+__all__ = ["Now", "Watch"]
 
 _LINE = 20.0  # seconds between lines where there is no terminal
 _MEMORY = 10.0  # seconds between looks at the memory
@@ -96,7 +97,7 @@ class Watch:
         from rich.console import Console
 
         self._console = self._console or Console(stderr=True)
-        if kind := getattr(self._plan, "track", ""):
+        if kind := self._plan.track:
             from twofile.train.track import Tracker
 
             self._tracker = Tracker(kind, self._run, _json(self._run / "recipe.json"), self.say)
@@ -210,23 +211,6 @@ class Watch:
             self._log.flush()
         except OSError as error:
             raise TrainError(f"cannot write {self._run / 'log.jsonl'}: {error.strerror}") from error
-
-
-def span(seconds: float) -> str:
-    """A time for people: "48 s", "12 min 30 s", "3 h 05 min", "2 d 4 h"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min" + (f" {whole % 60:02} s" if whole % 60 and whole < 1200 else "")
-    if whole < 48 * 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
-
-
-def percent(share: float) -> str:
-    """A share for people: "54%", and "0.8%" where whole ones would say little."""
-    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
 
 
 def _open(path: Path) -> Any:
