@@ -158,10 +158,13 @@ def test_shapes_that_fill_no_vector(library: Library, tmp_path: Path, family: st
     assert np.linalg.norm(logits(library.open(path, 3), tokens, (17,)) - want) <= 1e-5 * np.linalg.norm(want)
 
 
-def test_more_tokens_than_one_pass_takes(library: Library, make: Callable[..., Path]) -> None:
-    model = library.open(make("qwen3", "Q8_0", context_length=2048), 2)
+@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.filterwarnings("ignore:.*kept as.*:UserWarning")
+def test_more_tokens_than_one_pass_takes(library: Library, make: Callable[..., Path], type: str) -> None:
+    model = library.open(make("qwen3", type, context_length=2048), 2)
     tokens = np.random.default_rng(2).integers(0, model.info.vocab, 1300).astype(np.int32)
     got = logits(model, tokens)
-    assert np.array_equal(logits(model, tokens, (7, 71, 583)), got)
+    for chunk in (1, 7, 64, 512):
+        assert np.array_equal(logits(model, tokens, tuple(range(chunk, 1300, chunk))), got), chunk
     together = model.evaluate([(model.cache(), tokens[:400], 2) for _ in range(3)])
     assert np.array_equal(together, np.tile(got[:400], (3, 1)))
