@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from twofile.engine.build import KERNELS, build
 from twofile.engine.library import Library
-from twofile.engine.sampler import MOST, Sampler, Sampling, _weights
+from twofile.engine.sampler import MOST, Sampler, Sampling, weights
 
 
 def row(*values: float) -> NDArray[np.float32]:
@@ -87,18 +87,18 @@ def test_chances_are_those_of_one_draw_among_what_stays(settings: dict[str, Any]
 def test_weights_are_exponentials(temperature: float) -> None:
     fall = np.random.default_rng(4).uniform(0, 22, 100_000) * np.minimum(temperature, 1e6)
     logits = np.concatenate([row(20), (20 - fall).astype(np.float32)])
-    weights = _weights(logits, temperature)
+    found = weights(logits, temperature)
     exact = MOST * np.exp((logits.astype(np.float64) - 20) / temperature)
-    assert weights[0] == MOST == weights.max()
-    assert weights.min() >= 0
-    assert (np.abs(weights - exact) <= 1 + 2e-6 * exact).all()
+    assert found[0] == MOST == found.max()
+    assert found.min() >= 0
+    assert (np.abs(found - exact) <= 1 + 2e-6 * exact).all()
 
 
 def test_weights_never_rise_as_logits_fall() -> None:
     steps = np.arange(3 << 20, dtype=np.float32)  # with this temperature a step is a step of the weights
-    weights = _weights(-steps, 2**20 * 1.4426950408889634)
-    assert (np.diff(weights) <= 0).all()
-    assert weights[:: 1 << 20].tolist() == [MOST, MOST // 2, MOST // 4]
+    found = weights(-steps, 2**20 * 1.4426950408889634)
+    assert (np.diff(found) <= 0).all()
+    assert found[:: 1 << 20].tolist() == [MOST, MOST // 2, MOST // 4]
 
 
 def test_logits_without_an_answer_give_the_first_of_the_largest_and_no_randomness() -> None:
