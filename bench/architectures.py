@@ -29,10 +29,10 @@ from twofile.params.hyper import Hyperparameters
 from twofile.train import checkpoint
 from twofile.train.attention import attention
 from twofile.train.loop import train
-from twofile.train.model import Block, Transformer, rotate, within_documents
-from twofile.train.prepare import load_vocabulary, prepare
-from twofile.train.pretrain import Pretraining
-from twofile.train.recipe import Recipe
+from twofile.train.model import Block, Transformer, rotate, within
+from twofile.train.pretrain.prepare import load_vocabulary, prepare
+from twofile.train.pretrain.recipe import Recipe
+from twofile.train.pretrain.stage import Pretraining
 
 VARIANTS: dict[str, frozenset[str]] = {
     "ours": frozenset(),
@@ -99,9 +99,9 @@ class Variant(Transformer):
                 if name.startswith("token_embd_values"):
                     weight.normal_(std=0.02)
 
-    def hidden(self, tokens_BT: Tensor, separator: int | None = None) -> Tensor:
+    def hidden(self, tokens_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
         T = tokens_BT.shape[1]
-        mask_BTT = None if separator is None else within_documents(tokens_BT, separator)
+        mask_BTT = None if documents_BT is None else within(documents_BT)
         x_BTD = first_BTD = self.token_embd(tokens_BT)
         embeddings: Iterator[nn.Module] = iter(self.token_embd_values)
         for block in self.blk:

@@ -28,7 +28,7 @@ FILTERS = "gopher-repetition,c4-loose,fineweb"  # of web all but the one that dr
 READ = """
 import sys
 from pathlib import Path
-from twofile.train.corpus import Source, documents
+from twofile.train.corpus.sources import Source, documents
 path = Path(sys.argv[1])
 count = size = 0
 for side in (False, True):
@@ -55,7 +55,7 @@ def paragraphs(size: int) -> Iterator[str]:
 def write(path: Path, size: int) -> None:
     """One file of the kind that its name says."""
     if path.suffix == ".zst":
-        from twofile.train.reading import _zstd
+        from twofile.train.corpus.reading import _zstd
 
         stream: Any = _zstd().open(path, "wt", encoding="utf-8")
     else:

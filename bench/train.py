@@ -6,8 +6,8 @@
 
 DATA is the folder of the texts. `pace`: the plain loop (baseline.py) trains for `--minutes` in float32 and in
 bfloat16, ours for half as long on the same rows; held-out bits per byte of each. `shakespeare`: nats a character of the
-last tenth of tinyshakespeare, characters as tokens. `speed`: tokens/s and share of the bfloat16 matrix peak of the same
-minute.
+last tenth of tinyshakespeare, characters as tokens. `speed`: tokens/s and share of the matrix peak of the same minute.
+Ours computes in bfloat16 where that is the faster of the two here, else in float32, and so is the peak.
 Times are wall-clock from the first line of training, compiling included, validation not. Results go to .work/train/.
 Nothing else should run meanwhile.
 """
@@ -31,18 +31,22 @@ from torch import Tensor, nn
 
 from twofile.params.hyper import Hyperparameters
 from twofile.train import checkpoint
-from twofile.train.corpus import Source
+from twofile.train.corpus.sources import Source
 from twofile.train.loop import Plan, train
 from twofile.train.model import Transformer, operations
 from twofile.train.optimisers import Optimisers
 from twofile.train.peak import matrix_peak
-from twofile.train.prepare import load_vocabulary, prepare
-from twofile.train.pretrain import Pretraining
-from twofile.train.recipe import Recipe
+from twofile.train.pretrain.calibrate import faster_in_bfloat16
+from twofile.train.pretrain.prepare import load_vocabulary, prepare
+from twofile.train.pretrain.recipe import Recipe
+from twofile.train.pretrain.stage import Pretraining
+from twofile.train.pretrain.tokenizer import BYTES
 
 VALID = 500  # rows of held-out text
 FOLDER = Path(__file__).resolve().parent.parent / ".work" / "train"
 
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 LOOPS = ["ours", "bfloat16", "float32"]
 
@@ -82,7 +86,7 @@ class _AsOurs(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, tokens_BT: Tensor, targets_BT: Tensor, separator: int | None) -> Tensor:
+    def forward(self, tokens_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None) -> Tensor:
         logits = self.model(tokens_BT).float().flatten(0, 1)
         nats = nn.functional.cross_entropy(logits, targets_BT.flatten(), reduction="none")
         return nats.view_as(targets_BT)
@@ -114,7 +118,8 @@ def pace_recipe(minutes: float, seed: int) -> Recipe:
     sources = (Source("tinystories_train.jsonl.xz", "tinystories", held_out=0.05),)
     hyper = shape(4096, 512, 256, 6, 704)
     long: dict[str, Any] = {"validate_every": 10**9, "save_minutes": 1e9, "dream_minutes": 1e9}
-    plan = Plan(minutes=minutes, warmup=15, decay=0.4, vector_rate=0.03, **long)
+    bfloat16 = faster_in_bfloat16(DEVICE)
+    plan = Plan(minutes=minutes, warmup=15, decay=0.4, vector_rate=0.03, bfloat16=bfloat16, **long)
     return Recipe("pace", "", "", hyper, plan, sources, batch=8, micro=8, seed=seed)
 
 
@@ -146,10 +151,11 @@ def shakespeare(data: Path, minutes: float, seeds: list[int], changes: dict[str,
     (FOLDER / "last.txt").write_text(text[cut:])
     sources = (Source("first.txt", "first"), Source("last.txt", "last", share=0, held_out=1.0))
     given = {"dim": 256, "layers": 6, "context": 256, "batch": 32, "micro": 32, "ffn": 704, "decay": 0.5} | changes
-    hyper = shape(259, given["context"], given["dim"], given["layers"], given["ffn"])
+    hyper = shape(BYTES, given["context"], given["dim"], given["layers"], given["ffn"])
     rates = {key: value for key, value in given.items() if key.endswith("rate") or key == "weight_decay"}
     long: dict[str, Any] = {"validate_every": 10**9, "save_minutes": 1e9, "dream_minutes": 1e9}
-    plan = Plan(minutes=minutes, warmup=30, decay=given["decay"], **long, **rates)
+    bfloat16 = faster_in_bfloat16(DEVICE)
+    plan = Plan(minutes=minutes, warmup=30, decay=given["decay"], bfloat16=bfloat16, **long, **rates)
     base = Recipe("shakespeare", "", "", hyper, plan, sources, batch=given["batch"], micro=given["micro"])
     packed = FOLDER / f"shakespeare-{given['context']}"
     prepare(base, FOLDER, packed, lambda _: None)
@@ -182,36 +188,36 @@ SIZES = {
 
 def speed(sizes: list[str], rounds: int) -> list[dict[str, Any]]:
     """Steps of two micro-batches with the optimiser, against the matrix peak measured between them."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = []
+    bfloat16, found = faster_in_bfloat16(DEVICE), []
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
     for size in sizes:
         hyper, micro = SIZES[size]
         torch.compiler.reset()
         torch.manual_seed(0)
-        model = Transformer(hyper).to(device)
+        model = Transformer(hyper).to(DEVICE)
         model.compile_parts()
         optimisers = Optimisers(
-            model.named_parameters(), matrix_rate=0.01, vector_rate=0.003, weight_decay=0.05, bfloat16=True
+            model.named_parameters(), matrix_rate=0.01, vector_rate=0.003, weight_decay=0.05, bfloat16=bfloat16
         )
-        rows = torch.randint(0, hyper.vocab_size, (micro, hyper.context_length + 1), device=device)
+        rows = torch.randint(0, hyper.vocab_size, (micro, hyper.context_length + 1), device=DEVICE)
         shares, speeds = [], []
         for round in range(rounds + 1):
-            peak = matrix_peak(torch.bfloat16, device)
+            peak = matrix_peak(dtype, DEVICE)
             start, n = time.perf_counter(), 4
             for _ in range(n):
                 for _ in range(2):
-                    with torch.autocast(device.type, torch.bfloat16):
+                    with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bfloat16):
                         loss = model(rows[:, :-1], rows[:, 1:]).mean()
                     loss.backward()
                 optimisers.step(1.0)
-            if device.type == "cuda":
+            if DEVICE.type == "cuda":
                 torch.cuda.synchronize()
             speed = n * 2 * rows[:, 1:].numel() / (time.perf_counter() - start)
             if round:  # the first compiles
                 speeds.append(speed)
                 shares.append(speed * operations(hyper) / peak)
         one = {"size": size, "parameters": hyper.n_parameters, "tokens/s": speeds, "share": shares, "peak": peak}
-        middle = f"{statistics.median(speeds):,.0f} tokens/s, {statistics.median(shares):.0%} of the bfloat16 peak"
+        middle = f"{statistics.median(speeds):,.0f} tokens/s, {statistics.median(shares):.0%} of the {dtype} peak"
         spread = f"{min(shares):.0%} to {max(shares):.0%}"
         print(f"{size}: {middle} ({spread}; {peak / 1e9:,.0f} GFLOP/s)", flush=True)
         found.append(one)

@@ -1,16 +1,17 @@
 """After training the bundled model: write it, measure it, let it tell stories.
 
-    torchrun --standalone --nproc-per-node 2 -m twofile.train.pretrain recipes/bundled.toml --data DATA --into RUN
-    python recipes/bundled.py --data DATA --run RUN [--out twofile/models/stories.gguf]
+    python -m twofile.train.pretrain recipes/bundled.toml --data DATA --into RUN
+    python recipes/bundled.py --data DATA --run RUN [--out twofile/models/base.gguf]
 
 Prints a Markdown table of bits per byte for each source's held-out documents, without those that share a line of 40 or
-more characters with the training text, and five stories. At most 250 documents a source, of each at most the first
-8,000 characters.
+more characters with the training text, and what it writes after a few beginnings. At most 250 documents a source, of
+each at most the first 8,000 characters.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -20,13 +21,14 @@ from twofile.engine.generate import generate
 from twofile.engine.sampler import Sampling
 from twofile.evaluate.bits import bits_per_byte
 from twofile.params.parameters import Parameters
-from twofile.train import corpus
-from twofile.train.export import export
-from twofile.train.recipe import Recipe, read_recipe
+from twofile.train.corpus import sources as corpus
+from twofile.train.pretrain.export import export
+from twofile.train.pretrain.recipe import Recipe, read_recipe
 
 LONGEST = 8000
 MOST = 250
-COMMAND = "torchrun --standalone --nproc-per-node 2 -m twofile.train.pretrain recipes/bundled.toml"
+COMMAND = "python -m twofile.train.pretrain recipes/bundled.toml"
+BEGINNINGS = ("Once upon a time", "Norway is a country", "User: I would like to book a table.\nAssistant:")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -56,7 +58,7 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "bundled.toml")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=ROOT / "twofile" / "models" / "stories.gguf")
+    parser.add_argument("--out", type=Path, default=ROOT / "twofile" / "models" / "base.gguf")
     parser.add_argument("--command", default=COMMAND, help="how it was trained, for its provenance")
     given = parser.parse_args()
     recipe = read_recipe(given.recipe)
@@ -77,9 +79,9 @@ def main() -> None:
         print(f"| {name} | {figures} | {found.documents} | {found.bytes} | {overlapping} |")
         sys.stdout.flush()
 
-    for seed in range(1, 6):
-        pieces = generate(engine.session(), engine.prompt("Once upon a time"), Sampling(seed=seed), max_tokens=400)
-        print(f"\n--- seed {seed}\nOnce upon a time" + "".join(piece.text for piece in pieces))
+    for seed, beginning in itertools.product(range(1, 4), BEGINNINGS):
+        pieces = generate(engine.session(), engine.prompt(beginning), Sampling(seed=seed), max_tokens=300)
+        print(f"\n--- seed {seed}\n{beginning}" + "".join(piece.text for piece in pieces))
 
 
 if __name__ == "__main__":

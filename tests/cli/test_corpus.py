@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_main import call
-from tests.train.test_refine import TEXTS
-from twofile.train.corpus import documents, named
+from tests.train.corpus.test_refine import TEXTS
+from twofile.train.corpus.sources import documents, named
 
 
 def test_one_command_makes_a_corpus_that_training_takes(

@@ -13,8 +13,8 @@ import pytest
 
 from tests.cli.test_files import call
 from twofile.cli import train as command
-from twofile.train import calibrate
-from twofile.train.dial import Machine
+from twofile.train.pretrain import calibrate
+from twofile.train.pretrain.dial import Machine
 
 MACHINE = Machine("test", "cpu", ((128, 1e11), (512, 3e11)), 8e9, compiles=False, bfloat16=False)
 TINY = ("--layers", "1", "--dim", "32", "--vocab", "300", "--context", "32", "--batch", "4", "--ffn", "64")

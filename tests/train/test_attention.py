@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from twofile.train.attention import attention
-from twofile.train.model import within_documents
+from twofile.train.model import within
 
 
 @pytest.mark.parametrize("length", [1, 7, 128, 129, 300])
@@ -15,7 +15,7 @@ def test_it_is_attention(length: int, documents: bool) -> None:
     q = torch.randn(2, length, 6, 8, generator=chance, requires_grad=True)
     k, v = (torch.randn(2, length, 2, 8, generator=chance, requires_grad=True) for _ in "kv")
     tokens = torch.randint(0, 20, (2, length), generator=chance)
-    mask = within_documents(tokens, 0) if documents else torch.ones(2, length, length, dtype=torch.bool).tril()
+    mask = within((tokens == 0).cumsum(1)) if documents else torch.ones(2, length, length, dtype=torch.bool).tril()
     expected = F.scaled_dot_product_attention(
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask[:, None], enable_gqa=True
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.train.tiny import recipe, write_corpus
 from twofile.errors import TrainError
 from twofile.train.loop import Plan, train
-from twofile.train.pretrain import pretrain
+from twofile.train.pretrain.stage import pretrain
 
 
 class Line:
@@ -86,8 +86,8 @@ def test_resume_is_bit_exact(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     from twofile.train.model import Transformer
-    from twofile.train.prepare import prepare
-    from twofile.train.pretrain import Pretraining
+    from twofile.train.pretrain.prepare import prepare
+    from twofile.train.pretrain.stage import Pretraining
 
     run, what = tmp_path / "parts", recipe(steps=30)
     vocabulary = prepare(what, tmp_path, run, lambda _: None)

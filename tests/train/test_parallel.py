@@ -15,7 +15,7 @@ from tests.train.tiny import recipe, write_corpus
 from twofile.errors import TrainError
 from twofile.train.checkpoint import newest
 from twofile.train.parallel import World, spread
-from twofile.train.pretrain import pretrain
+from twofile.train.pretrain.stage import pretrain
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from tests.train.tiny import recipe
 from twofile.train.parallel import join
-from twofile.train.pretrain import pretrain
+from twofile.train.pretrain.stage import pretrain
 folder = Path(sys.argv[1])
 
 

@@ -276,5 +276,5 @@ def test_tracking_that_the_environment_switches_off_is_said(tmp_path: Path, monk
 
 
 def test_the_watch_brings_no_torch() -> None:
-    alone = "import sys, twofile.train.watch, twofile.train.report; assert 'torch' not in sys.modules"
+    alone = "import sys, twofile.train.watch, twofile.train.report.report; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", alone], check=True, cwd=Path(__file__).resolve().parents[2])

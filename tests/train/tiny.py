@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from twofile.params.hyper import Hyperparameters
-from twofile.train.corpus import Source
+from twofile.train.corpus.sources import Source
 from twofile.train.loop import Plan
 from twofile.train.model import Transformer
-from twofile.train.recipe import Recipe
+from twofile.train.pretrain.recipe import Recipe
 
 HYPER = Hyperparameters(
     architecture="qwen3",

@@ -59,9 +59,9 @@ def corpus_command(
     The filters: gopher-repetition, gopher-quality, c4, c4-loose, fineweb.
     """
     try:
-        from twofile.train import corpus
-        from twofile.train.filters import chosen as chosen_filters
-        from twofile.train.refine import Machines, Settings, clear, refine
+        from twofile.train.corpus import sources as corpus
+        from twofile.train.corpus.filters import chosen as chosen_filters
+        from twofile.train.corpus.refine import Machines, Settings, clear, refine
     except ModuleNotFoundError as error:
         missing = f"a corpus needs {error.name}, which is not installed"
         raise TrainError(missing, "pip install 'twofile[train]'") from error
@@ -96,7 +96,7 @@ def _pairs(given: tuple[str, ...], option: str) -> dict[str, str]:
 def _show(into: Path) -> None:
     import json
 
-    from twofile.train.corpus import CARD
+    from twofile.train.corpus.sources import CARD
 
     card = json.loads((into / CARD).read_text(encoding="utf-8"))
     rows: list[tuple[str, ...]] = [("", "documents", "bytes")]

@@ -11,8 +11,8 @@ import click
 from twofile.cli.console import note, table
 
 if TYPE_CHECKING:
-    from twofile.train.dial import Machine
-    from twofile.train.recipe import Draft
+    from twofile.train.pretrain.dial import Machine
+    from twofile.train.pretrain.recipe import Draft
 
 
 def climb(
@@ -27,7 +27,7 @@ def climb(
     machine: Callable[[], Machine],
 ) -> None:
     """Train what is missing of the ladder in `into`, fit, predict, verify; print points, law and predictions."""
-    from twofile.train.ladder import Ladder, Rung, largest
+    from twofile.train.pretrain.ladder import Ladder, Rung, largest
 
     if any(len(pair) != 2 for pair in predict):
         raise click.UsageError("--predict takes PARAMS,TOKENS, like 8M,160M")

@@ -90,7 +90,7 @@ def recall_command(
 def _documents(files: tuple[Path, ...], split: str) -> Iterator[str]:
     import glob
 
-    from twofile.train.corpus import Source, documents
+    from twofile.train.corpus.sources import Source, documents
 
     for file in files:
         source = Source(glob.escape(str(file.resolve())), file.stem, held_out=0.0, split=split)

@@ -20,7 +20,7 @@ def report_command(runs: tuple[str, ...], out: Path | None) -> None:
     """
     from twofile.params.atomic import atomic_path
     from twofile.train.history import read
-    from twofile.train.report import report
+    from twofile.train.report.report import report
 
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"--out {out}: the page is HTML, so its name ends in .html")

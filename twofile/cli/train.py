@@ -16,7 +16,7 @@ from twofile.cli.options import force_option, output
 from twofile.errors import TrainError
 
 if TYPE_CHECKING:
-    from twofile.train.recipe import Draft, Recipe
+    from twofile.train.pretrain.recipe import Draft, Recipe
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -147,8 +147,8 @@ def train_command(
         hint = "torchrun ... -m twofile.train.pretrain RECIPE --data FOLDER --into FOLDER --out NAME"
         raise TrainError("under torchrun, twofile train would train the same model once in every process", hint)
     try:
-        from twofile.train.begin import begin, go_on, show
-        from twofile.train.recipe import complete
+        from twofile.train.pretrain.begin import begin, go_on, show
+        from twofile.train.pretrain.recipe import complete
     except ModuleNotFoundError as error:
         missing = f"training needs {(error.name or str(error)).split('.')[0]}, which is not installed"
         raise TrainError(missing, "pip install 'twofile[train]'") from error
@@ -210,7 +210,7 @@ def _run_folder(path: Path) -> Path:
 
 
 def _machine() -> Any:
-    from twofile.train.calibrate import calibrate
+    from twofile.train.pretrain.calibrate import calibrate
 
     note("measuring this machine for two seconds")
     return calibrate()
@@ -220,8 +220,8 @@ def _draft(texts: tuple[str, ...], name: str, split: str, data: Path) -> Draft:
     """What a person named: a recipe, texts, or a recipe whose texts are others."""
     import dataclasses
 
-    from twofile.train import corpus
-    from twofile.train.recipe import Draft, read_draft
+    from twofile.train.corpus import sources as corpus
+    from twofile.train.pretrain.recipe import Draft, read_draft
 
     if not texts:
         raise click.UsageError("give texts, or a recipe (.toml)")
@@ -250,9 +250,9 @@ def _draft(texts: tuple[str, ...], name: str, split: str, data: Path) -> Draft:
 
 def _held_out(sources: list[Any], split: str, data: Path) -> float:
     """The share of documents to measure on: 2%, more of little text; none of a single document."""
-    from twofile.train import corpus
-    from twofile.train.reading import kind
-    from twofile.train.recipe import text_bytes
+    from twofile.train.corpus import sources as corpus
+    from twofile.train.corpus.reading import kind
+    from twofile.train.pretrain.recipe import text_bytes
 
     files = [file for source in sources for file in corpus.files(source, data)]
     if len(files) == 1 and not split and kind(files[0].name) in (".txt", ".md", ".tokens"):
@@ -262,8 +262,8 @@ def _held_out(sources: list[Any], split: str, data: Path) -> float:
 
 
 def _train(recipe: Recipe, data: Path, run: Path, target: Path, kind: str) -> None:
-    from twofile.train.export import export
-    from twofile.train.pretrain import pretrain
+    from twofile.train.pretrain.export import export
+    from twofile.train.pretrain.stage import pretrain
 
     note(f"logs and checkpoints in {run}")
     _, _, result = pretrain(recipe, data, run, note)

@@ -1,8 +1,9 @@
-"""The model that is trained: the Qwen3 architecture in PyTorch.
+"""The model that is trained, in PyTorch: Qwen3, which pretraining makes, and Qwen2 and Llama, which can be tuned.
 
-RMSNorm before every part, rotary positions turning the two halves of a head (NEOX), a norm over each query and key head
-(QK-norm), grouped-query attention, SwiGLU, no biases. Guarantee: `state_dict()` has exactly the tensor names and shapes
-of a GGUF file of architecture `qwen3`, so export is a copy. Cost: about 6 * n_parameters floating-point operations for
+RMSNorm before every part, rotary positions, grouped-query attention, SwiGLU. Qwen3 has a norm over each query and key
+head (QK-norm), Qwen2 biases in their place; Llama turns neighbouring numbers of a head, the others its two halves.
+Guarantee: `state_dict()` has exactly the tensor names and shapes of a GGUF file of the same hyperparameters (without
+rope_freqs.weight, which nobody trains), so export is a copy. Cost: about 6 * n_parameters floating-point operations for
 each token of a training step, and memory for the logits, batch * context * vocabulary floats.
 
 Shapes: B batch, T time, D dim, H query heads, K key/value heads, E head_dim, F ffn_dim, V vocabulary.
@@ -32,18 +33,24 @@ class RMSNorm(nn.Module):
         return (y * self.weight).to(x.dtype)
 
 
-def rotary(context: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """cos and sin of position * frequency, each [T, E/2]."""
-    frequency = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-    angle_TE = torch.outer(torch.arange(context, dtype=torch.float64), frequency)
+def rotary(hyper: Hyperparameters) -> tuple[Tensor, Tensor]:
+    """cos and sin of position * frequency, each [T, E/2]; llama 3's factors and linear scaling divide both."""
+    E = hyper.head_dim
+    frequency = hyper.rope_theta ** (-torch.arange(0, E, 2, dtype=torch.float64) / E)
+    if hyper.rope_factors is not None:
+        frequency = frequency / torch.tensor(hyper.rope_factors, dtype=torch.float64)
+    position_T = torch.arange(hyper.context_length, dtype=torch.float64) / hyper.rope_scale
+    angle_TE = torch.outer(position_T, frequency)
     return angle_TE.cos().float(), angle_TE.sin().float()
 
 
-def rotate(x_BTHE: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
-    """Turn the pair (x[i], x[i + E/2]) by the angle of its position and frequency."""
-    a, b = x_BTHE.chunk(2, dim=-1)
+def rotate(x_BTHE: Tensor, cos_TE: Tensor, sin_TE: Tensor, halves: bool = True) -> Tensor:
+    """Turn each pair by the angle of its position and frequency: x[i] with x[i + E/2] where `halves`, else x[2i] with
+    x[2i + 1]."""
+    a, b = x_BTHE.chunk(2, dim=-1) if halves else x_BTHE.view(*x_BTHE.shape[:-1], -1, 2).unbind(-1)
     cos, sin = cos_TE[:, None, :].to(x_BTHE.dtype), sin_TE[:, None, :].to(x_BTHE.dtype)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    turned = a * cos - b * sin, b * cos + a * sin
+    return torch.cat(turned, dim=-1) if halves else torch.stack(turned, dim=-1).flatten(-2)
 
 
 class Block(nn.Module):
@@ -54,11 +61,13 @@ class Block(nn.Module):
         self.hyper = hyper
         dim, q, kv = hyper.dim, hyper.n_heads * hyper.head_dim, hyper.n_kv_heads * hyper.head_dim
         self.attn_norm = RMSNorm(dim, hyper.norm_eps)
-        self.attn_q = nn.Linear(dim, q, bias=False)
-        self.attn_k = nn.Linear(dim, kv, bias=False)
-        self.attn_v = nn.Linear(dim, kv, bias=False)
-        self.attn_q_norm = RMSNorm(hyper.head_dim, hyper.norm_eps)
-        self.attn_k_norm = RMSNorm(hyper.head_dim, hyper.norm_eps)
+        bias = hyper.architecture == "qwen2"
+        self.attn_q = nn.Linear(dim, q, bias=bias)
+        self.attn_k = nn.Linear(dim, kv, bias=bias)
+        self.attn_v = nn.Linear(dim, kv, bias=bias)
+        if hyper.architecture == "qwen3":
+            self.attn_q_norm = RMSNorm(hyper.head_dim, hyper.norm_eps)
+            self.attn_k_norm = RMSNorm(hyper.head_dim, hyper.norm_eps)
         self.attn_output = nn.Linear(q, dim, bias=False)
         self.ffn_norm = RMSNorm(dim, hyper.norm_eps)
         self.ffn_gate = nn.Linear(dim, hyper.ffn_dim, bias=False)
@@ -67,11 +76,13 @@ class Block(nn.Module):
 
     def attend(self, x_BTD: Tensor, cos_TE: Tensor, sin_TE: Tensor, mask_BTT: Tensor | None) -> Tensor:
         B, T, _ = x_BTD.shape
-        E = self.hyper.head_dim
-        q_BTHE = self.attn_q_norm(self.attn_q(x_BTD).view(B, T, -1, E))
-        k_BTKE = self.attn_k_norm(self.attn_k(x_BTD).view(B, T, -1, E))
-        v_BTKE = self.attn_v(x_BTD).view(B, T, -1, E)
-        q_BTHE, k_BTKE = rotate(q_BTHE, cos_TE, sin_TE), rotate(k_BTKE, cos_TE, sin_TE)
+        q_BTHE, k_BTKE, v_BTKE = (
+            part(x_BTD).view(B, T, -1, self.hyper.head_dim) for part in (self.attn_q, self.attn_k, self.attn_v)
+        )
+        if self.hyper.architecture == "qwen3":
+            q_BTHE, k_BTKE = self.attn_q_norm(q_BTHE), self.attn_k_norm(k_BTKE)
+        halves = self.hyper.architecture != "llama"
+        q_BTHE, k_BTKE = rotate(q_BTHE, cos_TE, sin_TE, halves), rotate(k_BTKE, cos_TE, sin_TE, halves)
         y_BTD: Tensor = self.attn_output(attention(q_BTHE, k_BTKE, v_BTKE, mask_BTT))
         return y_BTD
 
@@ -82,34 +93,29 @@ class Block(nn.Module):
         return x_BTD
 
 
-def within_documents(tokens_BT: Tensor, separator: int) -> Tensor:
-    """What each token may see, [B, T, T]: itself and what came before it since the last separator, with that."""
-    document_BT = (tokens_BT == separator).cumsum(1)
-    T = tokens_BT.shape[1]
-    causal_TT = torch.ones(T, T, dtype=torch.bool, device=tokens_BT.device).tril()
-    return (document_BT[:, :, None] == document_BT[:, None, :]) & causal_TT
+def within(documents_BT: Tensor) -> Tensor:
+    """What each token may see, [B, T, T]: itself and what came before it of the same document."""
+    T = documents_BT.shape[1]
+    causal_TT = torch.ones(T, T, dtype=torch.bool, device=documents_BT.device).tril()
+    return (documents_BT[:, :, None] == documents_BT[:, None, :]) & causal_TT
 
 
 class Transformer(nn.Module):
     """Tokens [B, T] to logits [B, T, V] (float32 under float32 compute), or to the nats of given targets [B, T].
 
-    `separator`: the token at which attention begins anew, where it is to stay within documents."""
+    `documents_BT`: the number of the document that each token belongs to, where attention is to stay within them."""
 
     cos_TE: Tensor
     sin_TE: Tensor
 
     def __init__(self, hyper: Hyperparameters) -> None:
-        if hyper.architecture != "qwen3":
-            raise TrainError(f"training makes the qwen3 architecture, not {hyper.architecture}")
-        if hyper.rope_factors is not None or hyper.rope_scale != 1.0:
-            raise TrainError("training knows no scaled rotary positions")
         super().__init__()
         self.hyper = hyper
         self.token_embd = nn.Embedding(hyper.vocab_size, hyper.dim)
         self.blk = nn.ModuleList(Block(hyper) for _ in range(hyper.n_layers))
         self.output_norm = RMSNorm(hyper.dim, hyper.norm_eps)
         self.output = None if hyper.tied else nn.Linear(hyper.dim, hyper.vocab_size, bias=False)
-        cos_TE, sin_TE = rotary(hyper.context_length, hyper.head_dim, hyper.rope_theta)
+        cos_TE, sin_TE = rotary(hyper)
         self.register_buffer("cos_TE", cos_TE, persistent=False)
         self.register_buffer("sin_TE", sin_TE, persistent=False)
         self.initialise()
@@ -118,7 +124,7 @@ class Transformer(nn.Module):
         """Draw the weights from torch's generator; parts that write to the residual stream start at zero."""
         for name, weight in self.named_parameters():
             if weight.ndim != 2:
-                nn.init.ones_(weight)
+                nn.init.constant_(weight, 0.0 if name.endswith(".bias") else 1.0)
             elif name.endswith(("attn_output.weight", "ffn_down.weight")):
                 nn.init.zeros_(weight)
             elif name in ("token_embd.weight", "output.weight"):
@@ -126,21 +132,23 @@ class Transformer(nn.Module):
             else:
                 nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
 
-    def hidden(self, tokens_BT: Tensor, separator: int | None = None) -> Tensor:
+    def hidden(self, tokens_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
         """What the last layer says of each token, normed, [B, T, D]: what a head of any stage reads."""
         T = tokens_BT.shape[1]
         if T > self.hyper.context_length:
             raise TrainError(f"{T} tokens are more than the context of {self.hyper.context_length}")
-        mask_BTT = None if separator is None else within_documents(tokens_BT, separator)
+        mask_BTT = None if documents_BT is None else within(documents_BT)
         x_BTD = self.token_embd(tokens_BT)
         for block in self.blk:
             x_BTD = block(x_BTD, self.cos_TE[:T], self.sin_TE[:T], mask_BTT)
         normed: Tensor = self.output_norm(x_BTD)
         return normed
 
-    def forward(self, tokens_BT: Tensor, targets_BT: Tensor | None = None, separator: int | None = None) -> Tensor:
+    def forward(
+        self, tokens_BT: Tensor, targets_BT: Tensor | None = None, documents_BT: Tensor | None = None
+    ) -> Tensor:
         head_VD = self.token_embd.weight if self.output is None else self.output.weight
-        x_BTD = self.hidden(tokens_BT, separator)
+        x_BTD = self.hidden(tokens_BT, documents_BT)
         return F.linear(x_BTD, head_VD) if targets_BT is None else self.nats(x_BTD, head_VD, targets_BT)
 
     def nats(self, x_BTD: Tensor, head_VD: Tensor, targets_BT: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Texts: from files and hubs, through filters and de-duplication, to documents and a data card."""

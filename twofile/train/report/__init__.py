@@ -1,0 +1,1 @@
+"""A run, or several beside one another, as one HTML page."""

@@ -1,0 +1,46 @@
+"""Where a stage after pretraining starts: a parameters file, ready to be trained further.
+
+Weights are float32 from here on; those of a quantised file are what its blocks stand for, so a file in F32 or BF16 is
+the better start. Cost: the parameters once in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from twofile.params.hyper import Hyperparameters
+from twofile.params.parameters import Parameters
+from twofile.params.provenance import Provenance
+from twofile.params.vocabulary import Vocabulary
+from twofile.train.model import Transformer
+
+__all__ = ["Start"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """A parameters file, as far as training needs it. `sha256` is of the whole file."""
+
+    path: Path
+    hyper: Hyperparameters
+    vocabulary: Vocabulary
+    provenance: Provenance
+    sha256: str
+
+    @classmethod
+    def open(cls, path: Path) -> Start:
+        """Read what a file says of itself. Raises ParametersError for one that is none."""
+        with Parameters.open(path) as file:
+            return cls(path, file.hyper, file.vocabulary, file.provenance, file.sha256())
+
+    def model(self) -> Transformer:
+        """The model with the weights of the file."""
+        with torch.random.fork_rng(devices=[]):  # making a model touches torch's generator
+            model = Transformer(self.hyper)
+        with Parameters.open(self.path) as file, torch.no_grad():
+            for name, weight in model.named_parameters():
+                weight.copy_(torch.from_numpy(file.read(name)))
+        return model
