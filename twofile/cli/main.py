@@ -23,6 +23,7 @@ COMMANDS = {
     "show": ("twofile.cli.show", "Show what a parameters file holds and where it comes from."),
     "corpus": ("twofile.cli.corpus", "Make a corpus of texts: filtered, without doubles, split, with a card."),
     "train": ("twofile.cli.train", "Make a parameters file from text."),
+    "tune": ("twofile.cli.tune", "Teach a model to answer as conversations do."),
     "report": ("twofile.cli.report", "Write a page about a training run."),
     "quantise": ("twofile.cli.quantise", "Write a smaller parameters file."),
     "import": ("twofile.cli.convert", "Make a parameters file of a Hugging Face folder or a llama2.c checkpoint."),

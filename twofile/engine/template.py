@@ -106,16 +106,52 @@ class ChatTemplate:
         Messages have a `role`, a `content`, and what else the template knows; `settings` are further variables of the
         template. Raises ValueError for messages that are no such thing, EngineError when the template fails.
         """
-        text, mark = self._marked(messages, add_generation_prompt, tools, settings)
+        return self._begun(self._tokens(*self._marked(messages, add_generation_prompt, tools, settings)))
+
+    def parts(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[tuple[list[int], bool]]:
+        """A finished conversation as stretches of tokens, each with whether the assistant says it: what comes after a
+        prompt for it, up to the control token that ends its turn.
+
+        Tokenised stretch by stretch, as when the model is asked and answers. Raises as `render`, and EngineError for a
+        template that writes earlier messages otherwise once later ones are there."""
+        given = {"messages": [_message(message) for message in messages], "tools": tools}
+        mark = self._mark(given)
+        found: list[tuple[list[int], bool]] = [(self._begun([]), False)]
+        done = ""
+        for i, message in enumerate(messages):
+            if message.get("role") != "assistant":
+                continue
+            before, _ = self._marked(messages[:i], True, tools, {}, mark)
+            after, _ = self._marked(messages[: i + 1], False, tools, {}, mark)
+            if not before.startswith(done) or not after.startswith(before):
+                problem = "this chat template writes a message otherwise once others follow it"
+                raise EngineError(f"{problem}: what the assistant says cannot be told from the rest")
+            said = after[len(before) :]
+            ends = [match.end() for match in self._split.finditer(said)]
+            end = ends[-1] if ends else len(said)
+            found.append((self._tokens(before[len(done) :], mark), False))
+            found.append((self._tokens(said[:end], mark), True))
+            done = before + said[:end]
+        rest, _ = self._marked(messages, False, tools, {}, mark)
+        found.append((self._tokens(rest.removeprefix(done), mark), False))
+        if self._begin is not None and found[1][0][:1] == [self._begin]:
+            found.pop(0)  # the template itself begins so
+        return [(ids, said) for ids, said in found if ids]
+
+    def _tokens(self, text: str, mark: str) -> list[int]:
+        """Tokens of a rendered text, or a stretch of one: its whole control texts as control tokens, the rest plain."""
         ids: list[int] = []
         for i, part in enumerate(self._split.split(text) if mark else [text]):
             if i % 2:
                 ids.append(self._control[part])
             elif plain := part.replace(mark, "") if mark else part:
                 ids += self._tokenize(plain)
-        if self._begin is not None and ids[:1] != [self._begin]:
-            ids.insert(0, self._begin)
         return ids
+
+    def _begun(self, ids: list[int]) -> list[int]:
+        return ids if self._begin is None or ids[:1] == [self._begin] else [self._begin, *ids]
 
     def text(
         self,
@@ -128,14 +164,24 @@ class ChatTemplate:
         text, mark = self._marked(messages, add_generation_prompt, tools, settings)
         return text.replace(mark, "") if mark else text
 
+    def _mark(self, given: Mapping[str, Any]) -> str:
+        """A mark for a rendering: a character that nothing else in it has."""
+        return "" if self.source is None else _unused_character([self.source, *self._control, *_texts(given)])
+
     def _marked(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, tools: Any, settings: dict[str, Any]
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Any,
+        settings: dict[str, Any],
+        mark: str = "",
     ) -> tuple[str, str]:
-        """The rendered text with its marks, and the mark; without a template no text has one, and it is empty."""
+        """The rendered text with its marks, and the mark (that given, or a new one); without a template no text has
+        one, and it is empty."""
         given = {"messages": [_message(message) for message in messages], "tools": tools or None, **settings}
         if self.source is None:
             return "\n\n".join(m["content"] for m in given["messages"] if isinstance(m.get("content"), str)), ""
-        mark = _unused_character([self.source, *self._control, *_texts(given)])
+        mark = mark or self._mark(given)
         variables = {key: self._broken(value, mark, key) for key, value in given.items()}
         if self._render is None:
             self._render = _compiled(self.source)

@@ -5,7 +5,7 @@ Held in the file itself as GGUF metadata keys (`twofile.*` and `general.*`), so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +45,15 @@ class Provenance:
         """The lineage of a file made from this one by one more stage, by the twofile that runs now."""
         return replace(
             self, version=_version(), stages=(*self.stages, stage), parent=parent, command=command, commit=""
+        )
+
+    def extended(self, *, name: str = "", description: str = "", data: Iterable[str] = ()) -> Provenance:
+        """The same lineage under another name and description, where given, with more data."""
+        return replace(
+            self,
+            name=name or self.name,
+            description=description or self.description,
+            data=tuple(dict.fromkeys((*self.data, *data))),
         )
 
     def to_metadata(self) -> dict[str, Any]:

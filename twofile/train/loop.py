@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -33,16 +33,19 @@ from twofile.train.watch import Watch
 __all__ = ["Plan", "Result", "Stage", "train"]
 
 
-class Stage(Protocol):
+Micro = TypeVar("Micro")  # what a micro-batch is: it moves to a device by `.to`, as tensors do
+
+
+class Stage(Protocol[Micro]):
     """What a stage of training brings: batches, and what is wanted of the model on them."""
 
     name: str
 
-    def batch(self, step: int, rank: int = 0, size: int = 1) -> list[Tensor]:
+    def batch(self, step: int, rank: int = 0, size: int = 1) -> list[Micro]:
         """The micro-batches of a step, of which every `size`-th from `rank` on: a function of the step alone, whatever
         the number of processes, so that a run can be resumed."""
 
-    def loss(self, model: nn.Module, micro: Tensor) -> Tensor:
+    def loss(self, model: nn.Module, micro: Micro) -> Tensor:
         """The mean loss of a micro-batch, a scalar in float32."""
 
     def tokens(self, step: int) -> int:
@@ -147,7 +150,7 @@ def _seconds(run: Path, step: int) -> float:
 class _Run:
     """A run under way: what is counted, and the turns that come now and then."""
 
-    def __init__(self, model: nn.Module, stage: Stage, plan: Plan, run: Path, watch: Watch, world: World) -> None:
+    def __init__(self, model: nn.Module, stage: Stage[Any], plan: Plan, run: Path, watch: Watch, world: World) -> None:
         self.stage, self.plan, self.run, self.watch, self.world = stage, plan, run, watch, world
         self.plain = model
         if plan.compile and isinstance(model, Compilable):
@@ -243,7 +246,9 @@ class _Run:
         return found
 
 
-def train(model: nn.Module, stage: Stage, plan: Plan, run: Path, *, peak: float = 0.0, flops: float = 0.0) -> Result:
+def train(
+    model: nn.Module, stage: Stage[Any], plan: Plan, run: Path, *, peak: float = 0.0, flops: float = 0.0
+) -> Result:
     """Train `model` in place, from the newest checkpoint in the folder `run` where there is one; logs and saves there.
 
     `peak` and `flops`: what the device can do in a second, and what a token costs, for the share that is shown.

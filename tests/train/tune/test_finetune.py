@@ -1,0 +1,156 @@
+"""Fine-tuning: weights by token, whatever the packing; exact resume; a model that has learned to answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.cli.test_main import call
+from tests.tiny import tiny_parameters
+from tests.train.tiny import random_model
+from twofile.engine.engine import Engine
+from twofile.engine.generate import generate
+from twofile.engine.sampler import Sampling
+from twofile.engine.template import ChatTemplate
+from twofile.errors import TrainError
+from twofile.params.parameters import Parameters
+from twofile.train.loop import Plan
+from twofile.train.start import Start
+from twofile.train.tune.examples import Example
+from twofile.train.tune.finetune import Tuned, fine_tune
+from twofile.train.tune.settings import Settings
+from twofile.train.tune.sft import FineTuning
+
+QUESTIONS = ("once upon", "the little girl", "and he was", "time on")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tiny_parameters("qwen3", "F32", 1, tmp_path / "base.gguf")
+
+
+@pytest.fixture
+def talks(tmp_path: Path) -> Path:
+    path = tmp_path / "talks.jsonl"
+    rows = [{"prompt": f"{q} {i}", "completion": "a little day"} for i in range(20) for q in QUESTIONS]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def settings(base: Path, talks: Path, **changes: Any) -> Settings:
+    steps = changes.pop("steps", 40)
+    plan = Plan(
+        steps=steps, warmup=3, decay=0.5, matrix_rate=0.02, vector_rate=0.01, bfloat16=False, compile=False,
+        validate_every=10,
+    )  # fmt: skip
+    return Settings("sft", base, (talks,), plan, **({"context": 64, "batch": 8, "micro": 4} | changes))
+
+
+def tuned(base: Path, talks: Path, run: Path, **changes: Any) -> Tuned:
+    return fine_tune(settings(base, talks, **changes), run, lambda _: None)
+
+
+def test_a_token_weighs_the_same_whatever_the_packing(base: Path, talks: Path) -> None:
+    draw, start = np.random.default_rng(1), Start.open(base)
+    model = random_model(vocab_size=start.hyper.vocab_size, context_length=64).requires_grad_(True)
+    made = []
+    for size in draw.integers(4, 30, 12):
+        made.append(Example(draw.integers(0, 256, size), (draw.random(size) < 0.4) & (np.arange(size) > 0)))
+        made[-1].supervised[-1] = True
+
+    def gradient(context: int, batch: int, micro: int) -> dict[str, torch.Tensor]:
+        stage = FineTuning(settings(base, talks, context=context, batch=batch, micro=micro), start.vocabulary, made, [])
+        assert stage.rows.steps == 1
+        assert stage.tokens(0) == sum(int(one.supervised.sum()) for one in made)
+        model.zero_grad()
+        micros = stage.batch(0)
+        for part in micros:
+            (stage.loss(model, part) / len(micros)).backward()  # type: ignore[no-untyped-call]
+        return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+    counts = {context: _rows(base, talks, made, context) for context in (32, 48, 63)}
+    assert len(set(counts.values())) > 1
+    found = [gradient(context, rows, micro) for context, rows in counts.items() for micro in (rows, 1)]
+    for other in found[1:]:
+        for name, weight in found[0].items():
+            assert torch.allclose(weight, other[name], atol=1e-6), name
+
+
+def _rows(base: Path, talks: Path, made: list[Example], context: int) -> int:
+    """How many rows one epoch makes, so that a batch is just that."""
+    one = settings(base, talks, context=context, batch=1, micro=1)
+    return FineTuning(one, Start.open(base).vocabulary, made, []).rows.steps
+
+
+def test_learns_to_answer(base: Path, talks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.gguf"
+    options = ["--steps", "60", "--context", "64", "--batch", "8", "--micro", "4", "--matrix-rate", "0.02"]
+    options += ["--vector-rate", "0.01", "--type", "F32", "--run", str(tmp_path / "run")]
+    assert call("tune", str(base), str(talks), "--out", str(out), *options) == 0
+    printed, told = capsys.readouterr()
+    assert printed.strip() == str(out)
+    assert "80 conversations, 80 examples" in told
+    with Engine(out) as engine:
+        prompt = ChatTemplate.of(engine).render([{"role": "user", "content": "the little girl 99"}])
+        said = "".join(piece.text for piece in generate(engine.session(), prompt, Sampling(temperature=0)))
+    assert said == "a little day"
+    with Parameters.open(out) as file, Parameters.open(base) as before:
+        assert file.provenance.stages[-1] == "sft 60 steps"
+        assert file.provenance.parent == before.sha256()
+    assert call("tune", str(base), str(talks), "--out", str(tmp_path / "b.gguf"), *options) == 1
+    assert "earlier run" in capsys.readouterr().err
+
+
+def test_killed_and_resumed_is_the_same(base: Path, talks: Path, tmp_path: Path) -> None:
+    whole = tuned(base, talks, tmp_path / "whole")
+    run = tmp_path / "killed"
+    code = (
+        "from pathlib import Path; from tests.train.tune.test_finetune import tuned;"
+        f"tuned(Path({str(base)!r}), Path({str(talks)!r}), Path({str(run)!r}))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3]) as process:
+        deadline = time.monotonic() + 120
+        while not list(run.glob("checkpoints/*")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    assert list(run.glob("checkpoints/*"))
+    resumed = tuned(base, talks, run)
+    assert resumed.result.finished
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+    assert whole.result.validation == resumed.result.validation
+
+
+@pytest.mark.parametrize("context", [64, 128])
+def test_conversations_longer_than_the_context(base: Path, tmp_path: Path, context: int) -> None:
+    path = tmp_path / "long.jsonl"
+    roles = ("user", "assistant") * 30
+    rows = [[{"role": r, "content": f"the day {i} was on time"} for r in roles] for i in range(12)]
+    path.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    found = tuned(base, path, tmp_path / "run", context=context, steps=4)
+    assert found.counts.cut == 12
+    assert found.result.finished
+    assert all(np.isfinite(value) for value in found.result.validation.values())
+
+
+def test_what_cannot_be(base: Path, talks: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="more than the"):
+        tuned(base, talks, tmp_path / "a", context=4096)
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("\n")
+    with pytest.raises(TrainError, match="nothing to learn from"):
+        tuned(base, empty, tmp_path / "b")
+    tuned(base, talks, tmp_path / "c", steps=2)
+    talks.write_text(talks.read_text() + '{"prompt": "once", "completion": "more"}\n')
+    with pytest.raises(TrainError, match="another file now"):
+        tuned(base, talks, tmp_path / "c", steps=4)
