@@ -44,6 +44,10 @@ _TYPES = frozenset((
     "text",
 ))  # fmt: skip
 _DEPTH = 100
+_REWRITES = (
+    "this chat template writes a message otherwise once others follow it: what the assistant says cannot be told from "
+    "the rest"
+)
 
 
 class ChatTemplate:
@@ -126,8 +130,7 @@ class ChatTemplate:
             before, _ = self._marked(messages[:i], True, tools, {}, mark)
             after, _ = self._marked(messages[: i + 1], False, tools, {}, mark)
             if not before.startswith(done) or not after.startswith(before):
-                problem = "this chat template writes a message otherwise once others follow it"
-                raise EngineError(f"{problem}: what the assistant says cannot be told from the rest")
+                raise EngineError(_REWRITES)
             said = after[len(before) :]
             ends = [match.end() for match in self._split.finditer(said)]
             end = ends[-1] if ends else len(said)
@@ -135,7 +138,9 @@ class ChatTemplate:
             found.append((self._tokens(said[:end], mark), True))
             done = before + said[:end]
         rest, _ = self._marked(messages, False, tools, {}, mark)
-        found.append((self._tokens(rest.removeprefix(done), mark), False))
+        if not rest.startswith(done):
+            raise EngineError(_REWRITES)
+        found.append((self._tokens(rest[len(done) :], mark), False))
         if self._begin is not None and found[1][0][:1] == [self._begin]:
             found.pop(0)  # the template itself begins so
         return [(ids, said) for ids, said in found if ids]
