@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +55,13 @@ def recipe(**plan: Any) -> Recipe:
     chosen: dict[str, Any] = {"steps": 60, "warmup": 5, "compile": False, "bfloat16": False, "validate_every": 50}
     source = Source("stories.txt", "stories", held_out=0.2, split=r"\n\n", licence="CC0")
     return Recipe("tiny", "a test", "CC0", HYPER, Plan(**(chosen | plan)), (source,), batch=4, micro=2, seed=1)
+
+
+def kill_at_first_checkpoint(code: str, run: Path) -> None:
+    """Run Python code that trains into `run` in another process, and SIGKILL it when a first checkpoint appears."""
+    with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2]) as process:
+        deadline = time.monotonic() + 120
+        while not list(run.glob("checkpoints/*")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    assert list(run.glob("checkpoints/*"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from twofile.cli.console import progress
-from twofile.errors import TwofileError
+from twofile.errors import TrainError, TwofileError
 
 if TYPE_CHECKING:
     from twofile.engine.constraint import Constraint
@@ -52,6 +52,42 @@ def output(name: str, force: bool) -> Path:
     return path
 
 
+def run_folder(run: Path | None, target: Path, resume: bool) -> Path:
+    """Where a training run that makes `target` logs and saves. TrainError where that is not as `resume` says."""
+    from twofile.params.names import models_folder
+
+    folder = run or models_folder().parent / "runs" / target.stem
+    there = (folder / "log.jsonl").exists()
+    if resume and not there:
+        raise TrainError(f"there is no run to go on with in {folder}", "leave --resume out")
+    if there and not resume:
+        raise TrainError(f"{folder} holds an earlier run", "--resume goes on with it; another --run or --out keeps it")
+    return folder
+
+
+def file_type(kind: str) -> str:
+    """The name of a type of matrices. UsageError for one that there is not."""
+    from twofile.params.mixture import FILE_TYPES
+
+    if (name := kind.upper()) not in FILE_TYPES:
+        raise click.UsageError(f"there is no type {kind}; the types are {', '.join(FILE_TYPES)}")
+    return name
+
+
+@contextmanager
+def training_libraries() -> Iterator[None]:
+    """Around the imports of what trains: a library that is not there is an error that says how to get it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = f"training needs {(error.name or str(error)).split('.')[0]}, which is not installed"
+        raise TrainError(missing, "pip install 'twofile[train]'") from error
+
+
+run_option = click.option(
+    "--run", type=click.Path(file_okay=False, path_type=Path), help="Folder for logs and checkpoints."
+)
+resume_option = click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of an earlier run.")
 force_option = click.option("--force", is_flag=True, help="Replace what is there already.")
 
 

@@ -55,8 +55,8 @@ def recall_command(
     token each time; the passage is recalled when the next --continue tokens are its own. --train and --held-out may be
     given several times (.txt, .md, .jsonl, .parquet; also .gz, .xz).
     """
-    from twofile.evaluate.intervals import difference
     from twofile.evaluate.recall import draw, recall
+    from twofile.intervals import difference
 
     with open_engine(name, how) as engine:
         if prompt + continuation - 1 > engine.context_length:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from twofile.cli.console import note
-from twofile.cli.options import force_option, output
+from twofile.cli.options import (
+    file_type,
+    force_option,
+    output,
+    resume_option,
+    run_folder,
+    run_option,
+    training_libraries,
+)
 from twofile.errors import TrainError
 
 if TYPE_CHECKING:
@@ -106,8 +114,8 @@ _OPTIONS = [flag.removeprefix("--") for flag, *_ in _SIZES] + [name for _, name,
 @click.option("--split", default="", help="What stands between documents in a text file, as a regular expression.")
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="The recipe's files. [.]")
 @click.option("--type", "kind", help="The type of the matrices in OUT. [Q8_0]")
-@click.option("--run", type=click.Path(file_okay=False, path_type=Path), help="Folder for logs and checkpoints.")
-@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of an earlier run.")
+@run_option
+@resume_option
 @click.option("--dry-run", is_flag=True, help="Print every number with its law, and stop.")
 @click.option("--ladder", is_flag=True, help="Train a family of sizes, fit the law of their losses, predict a larger.")
 @click.option("--into", type=click.Path(file_okay=False, path_type=Path), help="The ladder's folder.")
@@ -146,17 +154,10 @@ def train_command(
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         hint = "torchrun ... -m twofile.train.pretrain RECIPE --data FOLDER --into FOLDER --out NAME"
         raise TrainError("under torchrun, twofile train would train the same model once in every process", hint)
-    try:
+    with training_libraries():
         from twofile.train.pretrain.begin import begin, go_on, show
         from twofile.train.pretrain.recipe import complete
-    except ModuleNotFoundError as error:
-        missing = f"training needs {(error.name or str(error)).split('.')[0]}, which is not installed"
-        raise TrainError(missing, "pip install 'twofile[train]'") from error
-    from twofile.params.mixture import FILE_TYPES
-
-    file_type = (kind or "Q8_0").upper()
-    if file_type not in FILE_TYPES:
-        raise click.UsageError(f"there is no type {kind}; the types are {', '.join(FILE_TYPES)}")
+    type = file_type(kind or "Q8_0")
     given = {name: value for name in _OPTIONS if (value := numbers[name]) is not None}
     where = data or Path()
     if ladder:
@@ -186,27 +187,15 @@ def train_command(
     if out is None:
         raise click.UsageError("--out NAME says what to make")
     path = output(out, force or resume)
-    folder = run or _run_folder(path)
-    there = (folder / "log.jsonl").exists()
+    folder = run_folder(run, path, resume)
     if resume:
-        if not there:
-            raise TrainError(f"there is no run to go on with in {folder}", "leave --resume out")
         for name, value in {"the texts named here": texts, "--split": split, "--data": data}.items():
             if value:
                 note(f"ignored: {name}; a run that is resumed has its own texts")
         recipe, where = go_on(folder, given, note)
     else:
-        if there:
-            message = f"{folder} holds an earlier run"
-            raise TrainError(message, "--resume goes on with it; another --run or --out keeps it")
         recipe = begin(_draft(texts, path.stem, split, where).with_options(given), where, folder, _machine, note)
-    return _train(recipe, where, folder, path, file_type)
-
-
-def _run_folder(path: Path) -> Path:
-    from twofile.params.names import models_folder
-
-    return models_folder().parent / "runs" / path.stem
+    return _train(recipe, where, folder, path, type)
 
 
 def _machine() -> Any:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofile.engine.engine import Engine
-from twofile.evaluate.intervals import Share, wilson
+from twofile.intervals import Share, wilson
 
 __all__ = ["Passage", "Recall", "draw", "recall"]
 

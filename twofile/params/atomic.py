@@ -19,7 +19,7 @@ from typing import Any
 
 from twofile.errors import ParametersError
 
-__all__ = ["atomic_path", "write_json"]
+__all__ = ["atomic_path", "read_json", "write_json"]
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
@@ -57,6 +57,17 @@ def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as JSON for programs and people: UTF-8, a line for each entry. Errors as for `atomic_path`."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path | str, hint: str = "") -> dict[str, Any]:
+    """What `write_json` wrote of a mapping. Raises ParametersError with this hint where there is none to read."""
+    try:
+        table = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(table, dict):
+            raise ValueError("it is no JSON object")
+    except (OSError, ValueError) as error:
+        raise ParametersError(f"{path} cannot be read ({error})", hint) from error
+    return table
 
 
 def _flush(path: Path) -> None:

@@ -37,11 +37,12 @@ def write(
     *,
     type: str = "F32",
     provenance: Provenance | None = None,
+    more: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write a parameters file. `tensors`: float arrays under their GGUF names with the shapes of `hyper.shapes()`,
     without rope_freqs.weight, which `hyper.rope_factors` gives; pairs may come in any order, and a generator is taken
-    one by one. `type`: one of mixture.FILE_TYPES.
+    one by one. `type`: one of mixture.FILE_TYPES. `more`: metadata of the caller's own.
 
     Raises ParametersError for a tensor that is missing, unknown, given twice, of another shape or not finite."""
     if len(vocabulary.tokens) != hyper.vocab_size:
@@ -54,6 +55,7 @@ def write(
         "general.quantization_version": GGML_QUANT_VERSION,
         **hyper.to_metadata(),
         **vocabulary.to_metadata(),
+        **(more or {}),
     }
 
     def pieces() -> Iterable[tuple[str, NDArray[np.uint8]]]:

@@ -40,6 +40,7 @@ class Stage(Protocol[Micro]):
     """What a stage of training brings: batches, and what is wanted of the model on them."""
 
     name: str
+    micros: int  # micro-batches of a step, over all processes
 
     def batch(self, step: int, rank: int = 0, size: int = 1) -> list[Micro]:
         """The micro-batches of a step, of which every `size`-th from `rank` on: a function of the step alone, whatever
@@ -57,6 +58,17 @@ class Stage(Protocol[Micro]):
 
     def dream(self, model: nn.Module) -> str:
         """Something that the model makes up, to be shown; "" where there is nothing to show. Called as `validate`."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A stage with a state of its own, such as replies of the model that it learns from for some steps."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a run needs to go on, beside the model: the tensors themselves, by name."""
+
+    def figures(self) -> dict[str, float]:
+        """What is to be logged with each step."""
 
 
 @runtime_checkable
@@ -168,6 +180,9 @@ class _Run:
         self.validation: dict[str, float] = {}
         self.tensors: dict[str, Tensor] = self.optimisers.state()
         self.tensors |= {f"model.{name}": weight for name, weight in model.named_parameters()}
+        self.stateful = stage if isinstance(stage, Stateful) else None
+        if self.stateful is not None:
+            self.tensors |= self.stateful.tensors()
         if (found := checkpoint.newest(run, lambda text: watch.event("warning", text=text))) is not None:
             found.fill(self.tensors)
             found.set_random_state()
@@ -203,6 +218,8 @@ class _Run:
         self.tokens += stage.tokens(self.step)
         self.step += 1
         values = {"step": self.step, "loss": loss, "norm": norm, "rate": rate, "tokens": self.tokens}
+        if self.stateful is not None:
+            values |= self.stateful.figures()
         if self.step % plan.validate_every == 0:
             self.validation = self._look(stage.validate)
             values |= self.validation
@@ -255,8 +272,8 @@ def train(
     Raises TrainError when the loss or the gradient is not a finite number, or `run` holds another model."""
     run.mkdir(parents=True, exist_ok=True)
     world = World.here()
-    if (micros := len(stage.batch(0))) % world.size:
-        raise TrainError(f"{micros} micro-batches a step cannot be shared by {world.size} processes")
+    if stage.micros % world.size:
+        raise TrainError(f"{stage.micros} micro-batches a step cannot be shared by {world.size} processes")
     with (
         _interruptible() as interrupted,
         Watch(

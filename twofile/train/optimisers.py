@@ -147,4 +147,4 @@ class Optimisers:
 
 
 def _is_hidden(name: str, weight: Tensor) -> bool:
-    return weight.ndim == 2 and not name.startswith(("token_embd", "output"))
+    return weight.ndim == 2 and not name.startswith(("token_embd", "output", "reward", "value"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar, overload
 
 import torch
 
@@ -18,6 +19,8 @@ from twofile.params.vocabulary import Vocabulary
 from twofile.train.model import Transformer
 
 __all__ = ["Start"]
+
+Model = TypeVar("Model", bound=Transformer)
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,18 @@ class Start:
         with Parameters.open(path) as file:
             return cls(path, file.hyper, file.vocabulary, file.provenance, file.sha256())
 
-    def model(self) -> Transformer:
-        """The model with the weights of the file."""
+    @overload
+    def model(self) -> Transformer: ...
+
+    @overload
+    def model(self, kind: type[Model]) -> Model: ...
+
+    def model(self, kind: type[Transformer] = Transformer) -> Transformer:
+        """The model with the weights of the file. `kind`: a transformer with more parts, which stay as they begin."""
         with torch.random.fork_rng(devices=[]):  # making a model touches torch's generator
-            model = Transformer(self.hyper)
+            model = kind(self.hyper)
         with Parameters.open(self.path) as file, torch.no_grad():
             for name, weight in model.named_parameters():
-                weight.copy_(torch.from_numpy(file.read(name)))
+                if name in file.tensors:
+                    weight.copy_(torch.from_numpy(file.read(name)))
         return model

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +12,7 @@ import torch
 
 from tests.cli.test_main import call
 from tests.tiny import tiny_parameters
-from tests.train.tiny import random_model
+from tests.train.tiny import kill_at_first_checkpoint, random_model
 from twofile.engine.engine import Engine
 from twofile.engine.generate import generate
 from twofile.engine.sampler import Sampling
@@ -118,12 +113,7 @@ def test_killed_and_resumed_is_the_same(base: Path, talks: Path, tmp_path: Path)
         "from pathlib import Path; from tests.train.tune.test_finetune import tuned;"
         f"tuned(Path({str(base)!r}), Path({str(talks)!r}), Path({str(run)!r}))"
     )
-    with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3]) as process:
-        deadline = time.monotonic() + 120
-        while not list(run.glob("checkpoints/*")) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-    assert list(run.glob("checkpoints/*"))
+    kill_at_first_checkpoint(code, run)
     resumed = tuned(base, talks, run)
     assert resumed.result.finished
     for name, weight in whole.model.state_dict().items():

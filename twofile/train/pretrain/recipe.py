@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from twofile.errors import TrainError, TwofileError
-from twofile.params.atomic import write_json
+from twofile.params.atomic import read_json, write_json
 from twofile.params.hyper import Hyperparameters
 from twofile.train.corpus import sources as corpus
 from twofile.train.loop import Plan
@@ -255,12 +255,8 @@ def amend(recipe: Recipe, run: Path) -> None:
 
 
 def kept(run: Path) -> dict[str, Any]:
-    """`recipe.json` as it lies in a run folder. TrainError where there is none that can be read."""
-    try:
-        table: dict[str, Any] = json.loads((run / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainError(f"{run / FILE} cannot be read ({error})", "train into another folder") from error
-    return table
+    """`recipe.json` as it lies in a run folder. ParametersError where there is none that can be read."""
+    return read_json(run / FILE, "train into another folder")
 
 
 def load(run: Path) -> tuple[Recipe, Path]:

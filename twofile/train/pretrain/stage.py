@@ -37,6 +37,7 @@ class Pretraining:
     def __init__(self, recipe: Recipe, vocabulary: Vocabulary, run: Path, valid_rows: int = 32) -> None:
         context = recipe.hyper.context_length
         self.recipe, self.vocabulary, self.world = recipe, vocabulary, World.here()
+        self.micros = recipe.batch // recipe.micro
         self.separator = vocabulary.bos if recipe.within_documents else None
         self.rows = tokens.Rows(run / "train.npy", context, recipe.seed)
         self.valid: dict[str, Tensor] = {}

@@ -1,28 +1,24 @@
-"""Conversations to learn from, out of JSON lines of the forms that people keep them in.
+"""Conversations to learn from, out of JSON of the forms that people keep them in.
 
-A line is one conversation: `{"messages": [...]}` (with `tools`, where there are any); Alpaca's `instruction`, `input`,
-`output` (or `response`); ShareGPT's `conversations` of `from` and `value`; or `prompt` and `completion`. A message has
-a `role` and a `content`: a text, or a list of parts of `type` text. Guarantee: a line that is none of these is an error
-that names it, never a shorter file. Cost: one conversation in memory at a time.
+A line, or a row of an array, is one conversation: `{"messages": [...]}` (with `tools`, where there are any); Alpaca's
+`instruction`, `input`, `output` (or `response`); ShareGPT's `conversations` of `from` and `value`; or `prompt` and
+`completion`. A message has a `role` and a `content`: a text, or a list of parts of `type` text. Guarantee: a line that
+is none of these is an error that names it, never a shorter file. Cost: one conversation in memory at a time.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
-import lzma
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from twofile.engine.template import ROLES
-from twofile.errors import TrainError
+from twofile.train.records import read_records
 
 __all__ = ["Conversation", "conversation", "read"]
 
 _SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant"}
-_OPEN: dict[str, Any] = {".xz": lzma.open, ".gz": gzip.open}
 _FORMS = "messages, conversations, instruction and output, or prompt and completion"
 
 
@@ -35,17 +31,8 @@ class Conversation:
 
 
 def read(path: Path) -> Iterator[Conversation]:
-    """The conversations of a `.jsonl` file, plain, .gz or .xz. TrainError names the file and the line."""
-    try:
-        with _OPEN.get(path.suffix, open)(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    try:
-                        yield conversation(json.loads(line))
-                    except (ValueError, RecursionError) as error:
-                        raise TrainError(f"{path.name}, line {number}: {error}", f"a line has {_FORMS}") from error
-    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
-        raise TrainError(f"{path.name}: cannot be read ({error})") from error
+    """The conversations of a `.jsonl` or `.json` file, plain, .gz or .xz. TrainError names the file and the line."""
+    return read_records(path, conversation, _FORMS)
 
 
 def conversation(row: Any) -> Conversation:

@@ -20,7 +20,7 @@ from twofile.engine.template import ChatTemplate
 from twofile.errors import TrainError
 from twofile.train.tune.conversations import Conversation
 
-__all__ = ["CHATML", "Counts", "Example", "examples", "template_of"]
+__all__ = ["CHATML", "Counts", "Example", "examples", "reply", "template_of"]
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -90,6 +90,22 @@ def examples(
                 counts.supervised += int(piece.supervised.sum())
                 found.append(piece)
     return found
+
+
+def reply(
+    messages: Sequence[Mapping[str, Any]],
+    said: Mapping[str, Any],
+    tools: Sequence[Mapping[str, Any]],
+    template: ChatTemplate,
+) -> Example:
+    """A conversation that ends with what the assistant `said`, of which that alone is supervised."""
+    whole = _example([*messages, said], tools, template)
+    start = len(whole.ids) - int(whole.supervised[::-1].argmax())  # after the last supervised token
+    while start and whole.supervised[start - 1]:
+        start -= 1
+    supervised = whole.supervised.copy()
+    supervised[:start] = False
+    return Example(whole.ids, supervised)
 
 
 def _pieces(talk: Conversation, template: ChatTemplate, longest: int) -> list[Example]:

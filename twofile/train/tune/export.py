@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,17 @@ def export(
     description: str = "",
     type: str = "Q8_0",
     command: str = "",
+    more: Mapping[str, Any] | None = None,
 ) -> Provenance:
     """Write `target`, a GGUF file, with the lineage of its base and one stage more. `vocabulary` may be the base's with
-    another chat template. `run`: the folder of the run, whose settings and data it names."""
+    another chat template. `run`: the folder of the run, whose settings and data it names. `more`: metadata (a reward
+    model's head). Weights that no parameters file has stay behind."""
     table: dict[str, Any] = kept(run)
     stage = f"{table['asked']['stage']} {step} steps"
     lineage = start.provenance.then(stage, parent=start.sha256, command=command)
     data = [f"{Path(file).name} {table['hashes'][key]}" for key, file in table["files"].items() if key != "base"]
     lineage = lineage.extended(name=name, description=description, data=data)
-    weights = ((key, weight.detach().float().cpu().numpy()) for key, weight in model.state_dict().items())
-    write(target, start.hyper, vocabulary, weights, type=type, provenance=lineage)
+    shapes = start.hyper.shapes()
+    weights = ((k, weight.detach().float().cpu().numpy()) for k, weight in model.state_dict().items() if k in shapes)
+    write(target, start.hyper, vocabulary, weights, type=type, provenance=lineage, more=more)
     return lineage

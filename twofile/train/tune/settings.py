@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from twofile.errors import TrainError
-from twofile.params.atomic import write_json
+from twofile.params.atomic import read_json, write_json
 from twofile.params.checksum import file_sha256
 from twofile.train import checkpoint
 from twofile.train.loop import Plan
@@ -84,9 +84,5 @@ def begin(settings: Settings, run: Path, say: Callable[[str], object]) -> Settin
 
 
 def kept(run: Path) -> dict[str, Any]:
-    """`tune.json` as it lies in a run folder. TrainError where there is none that can be read."""
-    try:
-        table: dict[str, Any] = json.loads((run / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainError(f"{run / FILE} cannot be read ({error})", "train into another folder") from error
-    return table
+    """`tune.json` as it lies in a run folder. ParametersError where there is none that can be read."""
+    return read_json(run / FILE, "train into another folder")

@@ -39,6 +39,7 @@ class FineTuning:
     ) -> None:
         self.settings, self.vocabulary, self.world = settings, vocabulary, World.here()
         self.rows = Rows(learned, settings.context, settings.batch, settings.seed)
+        self.micros = settings.batch // settings.micro
         self.held_out = held_out
         self.valid = Rows(held_out, settings.context, settings.micro, 0) if held_out else None
         self.token_bytes = torch.tensor([len(vocabulary.token_bytes(i)) for i in range(len(vocabulary.tokens))])
@@ -47,7 +48,7 @@ class FineTuning:
         whole, micro = self.rows.batch(step), self.settings.micro
         starts = range(0, self.settings.batch, micro)
         # the loop takes the mean over micro-batches and processes: so many times what each is of the whole
-        scale = len(starts) / whole["weights_BT"].sum()
+        scale = self.micros / whole["weights_BT"].sum()
         whole["weights_BT"] = whole["weights_BT"] * scale
         parts = [Batch({name: held[i : i + micro] for name, held in whole.items()}) for i in starts]
         return parts[rank::size]

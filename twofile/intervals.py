@@ -21,8 +21,8 @@ class Share(NamedTuple):
         return f"{self.value:.1%} ({self.low:.1%} to {self.high:.1%})"
 
 
-def wilson(count: int, n: int) -> Share:
-    """`count` of `n` independent trials (Wilson 1927). ValueError where there are none."""
+def wilson(count: float, n: int) -> Share:
+    """`count` of `n` independent trials (Wilson 1927), where a tie may count half. ValueError where there are none."""
     if not 0 <= count <= n or n == 0:
         raise ValueError(f"{count} of {n} is no share")
     p, z2 = count / n, _Z * _Z

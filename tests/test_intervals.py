@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from twofile.evaluate.intervals import difference, wilson
+from twofile.intervals import difference, wilson
 
 
 @pytest.mark.parametrize(
