@@ -13,6 +13,7 @@ __all__ = [
     "EngineError",
     "NotFoundError",
     "ParametersError",
+    "TaskError",
     "TrainError",
     "TwofileError",
 ]
@@ -48,6 +49,10 @@ class NotFoundError(TwofileError):
 
 class TrainError(TwofileError):
     """A corpus, a tokenizer or a training run."""
+
+
+class TaskError(TwofileError):
+    """A task that models are measured by: its files, or what must be there to run it."""
 
 
 class DownloadError(TwofileError):

@@ -1,11 +1,13 @@
-"""Intervals for shares: how far the true one may be from that of a sample, at 95%."""
+"""Intervals for shares and means: how far the true one may be from that of a sample, at 95%."""
 
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Share", "difference", "wilson"]
+__all__ = ["Share", "difference", "mean", "wilson"]
 
 _Z = 1.959963984540054  # 97.5% of a normal distribution lie below
 
@@ -36,3 +38,10 @@ def difference(one: Share, other: Share) -> Share:
     below = math.hypot(one.value - one.low, other.high - other.value)
     above = math.hypot(one.high - one.value, other.value - other.low)
     return Share(value, value - below, value + above)
+
+
+def mean(values: Sequence[float]) -> Share:
+    """The mean of independent values, and its normal interval (nan for fewer than two). ValueError for none."""
+    middle = statistics.fmean(values)
+    half = _Z * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Share(middle, middle - half, middle + half)

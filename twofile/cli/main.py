@@ -35,6 +35,7 @@ COMMANDS = {
     "next": ("twofile.cli.look", "Show which tokens a model expects after a text."),
     "surprise": ("twofile.cli.look", "Show how much each token of a text surprises a model."),
     "dream": ("twofile.cli.look", "Let a model write documents from nothing."),
+    "evaluate": ("twofile.cli.evaluate", "Measure what a model can do: tasks, and bits per byte."),
     "recall": ("twofile.cli.recall", "Measure how much of its training text a model repeats verbatim."),
     "compress": ("twofile.cli.compress", "Compress a file with a model."),
     "decompress": ("twofile.cli.compress", "Give back what was compressed."),

@@ -10,11 +10,10 @@ import click
 
 from twofile.cli.console import note, plain, table
 from twofile.cli.options import engine_options, open_engine
+from twofile.cli.texts import documents
 from twofile.errors import TwofileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from twofile.engine.engine import Engine
     from twofile.evaluate.recall import Recall
 
@@ -63,7 +62,7 @@ def recall_command(
             raise click.UsageError(f"the context of {name} has {engine.context_length} tokens: a shorter --prompt")
         found: dict[str, Recall] = {}
         for side, files in (("trained on", trained), ("held out", held_out)):
-            drawn = draw(engine, _documents(files, split), prompt + continuation, passages, seed)
+            drawn = draw(engine, documents(files, split), prompt + continuation, passages, seed)
             if not drawn:
                 raise TwofileError(
                     f"no document {side} has {prompt + continuation} tokens", "a shorter --prompt and --continue"
@@ -85,17 +84,6 @@ def recall_command(
             click.echo(f"\n{text}")
         if max(len(r.right) / r.documents for r in found.values()) > 5:
             note("several passages of one document are not quite independent: the intervals are too narrow")
-
-
-def _documents(files: tuple[Path, ...], split: str) -> Iterator[str]:
-    import glob
-
-    from twofile.train.corpus.sources import Source, documents
-
-    for file in files:
-        source = Source(glob.escape(str(file.resolve())), file.stem, held_out=0.0, split=split)
-        for document in documents(source, Path()):
-            yield document.text
 
 
 def _recalled(engine: Engine, found: Recall, n: int) -> list[str]:

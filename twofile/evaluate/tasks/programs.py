@@ -1,0 +1,88 @@
+"""HumanEval: functions to write, right where their tests pass (pass@1, greedy).
+
+What a model writes is never run but in a sandbox: bubblewrap with nothing of the machine but its system libraries, read
+only: no network, no other processes, a gigabyte of memory, ten seconds. Without bubblewrap the task is refused.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from twofile.errors import TaskError
+from twofile.evaluate.tasks.reading import find, lines_of, text_of
+from twofile.evaluate.tasks.task import Item, Metrics, Question, Said, Task
+
+__all__ = ["HUMANEVAL", "passes"]
+
+_STOP = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\nassert", "```")
+_SECONDS = 10
+_MEMORY = 1 << 30
+
+
+def _load(folder: Path, shots: int) -> list[Item]:
+    path = find(folder, "HumanEval.jsonl.gz", "HumanEval.jsonl")
+    return [
+        Question(
+            row["task_id"], "humaneval", row["prompt"], f"{row['test']}\ncheck({row['entry_point']})\n", _STOP, 384
+        )
+        for row in lines_of(text_of(path), path.name)
+    ]
+
+
+def passes(program: str, seconds: float = _SECONDS) -> bool:
+    """Whether a Python program ends well in the sandbox. TaskError without a bubblewrap that works."""
+    if (bwrap := shutil.which("bwrap")) is None:
+        raise TaskError("programs of a model are run in bubblewrap alone, which is not here", "apt install bubblewrap")
+    python = str(Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}")
+    links = [
+        part
+        for name in ("bin", "lib", "lib64")
+        for part in (
+            ("--symlink", f"usr/{name}", f"/{name}") if Path("/", name).is_symlink() else
+            ("--ro-bind-try", f"/{name}", f"/{name}")
+        )
+    ]  # fmt: skip
+    prefix = () if sys.base_prefix == "/usr" else ("--ro-bind", sys.base_prefix, sys.base_prefix)
+    command = [
+        bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--ro-bind", "/usr", "/usr", *links,
+        *prefix, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--chdir", "/tmp", python, "-I", "-c", _START,
+    ]  # fmt: skip
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 1))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    try:
+        done = subprocess.run(
+            command, input=program.encode(), capture_output=True, timeout=seconds, preexec_fn=limit, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    if b"bwrap:" in done.stderr:
+        raise TaskError(f"bubblewrap does not work here: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout.endswith(_PASSED.encode())
+
+
+_PASSED = "\ntwofile: passed\n"
+# the program is read first and leaves by itself; what it prints or exits with is no proof, its last statement is
+_START = (
+    "import sys\nprogram = sys.stdin.read()\nscope = {'__name__': 'program'}\n"
+    f"exec(compile(program, 'program', 'exec'), scope)\nsys.__stdout__.write({_PASSED!r})\nsys.__stdout__.flush()"
+)
+
+
+def _judge(item: Item, said: Sequence[Said] | str) -> Metrics:
+    assert isinstance(item, Question)
+    assert isinstance(said, str)
+    return {"pass@1": float(passes(f"{item.prompt}{said}\n{item.answer}"))}
+
+
+HUMANEVAL = Task(
+    "humaneval", "functions to write", "arXiv:2107.03374", _load, _judge, {"pass@1": "share"}, 0.0, needs="bubblewrap"
+)

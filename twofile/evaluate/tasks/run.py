@@ -1,0 +1,143 @@
+"""A whole task, resumable: what was measured is written item by item, and not measured again.
+
+The file of a task begins with what it was measured with (the model's checksum, the task, shots, seed, chat) and is
+refused for another. `limit` draws so many items with a seed, the same for every model. Items whose text has a run of
+13 words in the training text are flagged, where that text is given; figures are then given with and without them. Cost:
+that of `scoring`, and a line of JSON an item.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from twofile.errors import TaskError
+from twofile.evaluate.tasks.scoring import Scorer
+from twofile.evaluate.tasks.task import Choice, Item, Question, Said, Task
+from twofile.intervals import Share, mean, wilson
+
+__all__ = ["Figure", "Outcome", "draw", "evaluate", "summary"]
+
+_SAVE = 64  # items between writes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An item, measured."""
+
+    id: str
+    group: str
+    metrics: dict[str, float]
+    seen: bool | None  # whether its text has a run in the training text; None: nobody looked
+
+
+class Figure(NamedTuple):
+    """A metric of a task over `n` items; `chance`: of who answers blindly."""
+
+    metric: str
+    value: Share
+    n: int
+    chance: float | None
+
+
+def evaluate(
+    task: Task,
+    items: Sequence[Item],
+    scorer: Scorer,
+    about: dict[str, Any],
+    path: Path | None = None,
+    *,
+    seen: Callable[[str], bool] | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> list[Outcome]:
+    """Measure items, in their order. `about`: what tells this measurement from others. `path`: the file to go on with.
+    TaskError where that is of another measurement."""
+    done = _resume(path, {"task": task.name, **about}) if path is not None else {}
+    left = [item for item in items if item.id not in done]
+    held: list[Outcome] = []
+    for item, said in _said(left, scorer):
+        flag = seen(item.text) if seen else None
+        held.append(Outcome(item.id, item.group, dict(task.judge(item, said)), flag))
+        done[item.id] = held[-1]
+        if len(held) == _SAVE and path is not None:
+            _append(path, held)
+            held = []
+        if progress is not None:
+            progress(len(done), len(items))
+    if path is not None:
+        _append(path, held)
+    return [done[item.id] for item in items]
+
+
+def draw(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
+    """`limit` of the items, in their order; all where there is no limit."""
+    if limit is None or limit >= len(items):
+        return list(items)
+    chosen = sorted(random.Random(seed).sample(range(len(items)), limit))
+    return [items[i] for i in chosen]
+
+
+def summary(task: Task, outcomes: Sequence[Outcome]) -> list[Figure]:
+    """The figures of a task, the first metric first. A perplexity's interval is that of the mean of its nats."""
+    found = []
+    for metric, kind in task.metrics.items():
+        values = [one.metrics[metric] for one in outcomes if metric in one.metrics]
+        if not values:
+            continue
+        share = wilson(sum(values), len(values)) if kind == "share" else mean(values)
+        if kind == "perplexity":
+            share = Share(*(math.exp(value) for value in share))
+        chance = task.chance if metric == next(iter(task.metrics)) else None
+        found.append(Figure(metric, share, len(values), chance))
+    return found
+
+
+def _said(items: Sequence[Item], scorer: Scorer) -> Iterator[tuple[Item, Sequence[Said] | str]]:
+    choices = [item for item in items if isinstance(item, Choice)]
+    for number, said in scorer.choices(choices):
+        yield choices[number], said
+    questions = [item for item in items if isinstance(item, Question)]
+    if questions:
+        for number, reply in scorer.answers(questions):
+            yield questions[number], reply
+
+
+def _resume(path: Path, about: dict[str, Any]) -> dict[str, Outcome]:
+    """What the file holds; a new file where there is none. A line that a kill tore is measured again."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(about) + "\n", encoding="utf-8")
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        before = json.loads(lines[0]) if lines else {}
+    except ValueError:
+        before = {}
+    if before != about:
+        other = sorted(name for name in before.keys() | about.keys() if before.get(name) != about.get(name))
+        hint = "name another folder, or remove the file"
+        raise TaskError(f"{path} was measured otherwise ({', '.join(other) or 'it has no head'})", hint)
+    found = {}
+    whole = [lines[0]]
+    for line in lines[1:]:
+        try:
+            one = Outcome(**json.loads(line))
+        except (ValueError, TypeError):
+            continue
+        found[one.id] = one
+        whole.append(line)
+    if len(whole) != len(lines) or not path.read_bytes().endswith(b"\n"):
+        path.write_text("\n".join(whole) + "\n", encoding="utf-8")
+    return found
+
+
+def _append(path: Path, outcomes: Sequence[Outcome]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        for one in outcomes:
+            file.write(json.dumps(vars(one)) + "\n")
+        file.flush()
