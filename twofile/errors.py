@@ -11,6 +11,7 @@ __all__ = [
     "ContextError",
     "DownloadError",
     "EngineError",
+    "LabelError",
     "NotFoundError",
     "ParametersError",
     "TaskError",
@@ -53,6 +54,10 @@ class TrainError(TwofileError):
 
 class TaskError(TwofileError):
     """A task that models are measured by: its files, or what must be there to run it."""
+
+
+class LabelError(TwofileError):
+    """Items and labels: their file, or what is asked of it."""
 
 
 class DownloadError(TwofileError):

@@ -30,6 +30,7 @@ HELP = """\
 /reset          forget what was said and start again
 /system TEXT    instructions for the model (starts again); without TEXT: show them
 /save FILE      write the conversation to FILE (.json: as messages)
+/bad WHY        mark the last reply: twofile label lets you correct it, twofile tune learns it
 /quit           leave; so does Ctrl-D
 Ctrl-C stops a reply. With a base model an empty line goes on with the text."""
 
@@ -206,6 +207,8 @@ def _command(conversation: Conversation, line: str) -> bool:
         _system(conversation, rest)
     elif command == "/save":
         _save(conversation, rest)
+    elif command == "/bad":
+        _bad(conversation, rest)
     else:
         note(f"there is no {command}; /help lists the commands")
     return True
@@ -220,6 +223,24 @@ def _system(conversation: Conversation, text: str) -> None:
         conversation.system = text
         conversation.reset()
         note("instructions taken; started again")
+
+
+def _bad(conversation: Conversation, why: str) -> None:
+    """Put the last exchange among what is to be corrected."""
+    from twofile.cli.label import own_labels
+    from twofile.serve.label.store import Item, Store
+
+    messages = conversation.messages
+    if not messages or messages[-1]["role"] != "assistant":
+        return note("there is no reply to mark yet" if conversation.template else "a base model's text is no reply")
+    system = [{"role": "system", "content": conversation.system}] if conversation.system else []
+    source = f"chat: {why}" if why else "chat"
+    store = Store(own_labels())
+    try:
+        store.add([Item((*system, *messages[:-1]), (messages[-1]["content"],), source=source)])
+    finally:
+        store.close()
+    return note("marked; twofile label is where it can be corrected")
 
 
 def _save(conversation: Conversation, name: str) -> None:

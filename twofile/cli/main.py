@@ -27,6 +27,7 @@ COMMANDS = {
     "reward": ("twofile.cli.feedback", "Make a reward model of what people preferred."),
     "prefer": ("twofile.cli.feedback", "Teach a model what people preferred, from pairs (DPO)."),
     "reinforce": ("twofile.cli.feedback", "Teach a model by a reward for its own replies (PPO, GRPO, RLOO)."),
+    "label": ("twofile.cli.label", "Choose, write and correct replies on a page, as training data."),
     "report": ("twofile.cli.report", "Write a page about a training run."),
     "quantise": ("twofile.cli.quantise", "Write a smaller parameters file."),
     "import": ("twofile.cli.convert", "Make a parameters file of a Hugging Face folder or a llama2.c checkpoint."),

@@ -14,17 +14,17 @@ from twofile.train.feedback.pairs import Messages
 from twofile.train.records import read_records
 from twofile.train.tune.conversations import conversation
 
-__all__ = ["read_prompts"]
+__all__ = ["prompt", "read_prompts"]
 
 _FORMS = "messages that end with a user, or a prompt"
 
 
 def read_prompts(path: Path) -> Iterator[tuple[Messages, Messages, Mapping[str, Any]]]:
     """Messages, tools and the whole row of each prompt. TrainError names the file and the line."""
-    return read_records(path, _prompt, _FORMS)
+    return read_records(path, prompt, _FORMS)
 
 
-def _prompt(row: Any) -> tuple[Messages, Messages, Mapping[str, Any]]:
+def prompt(row: Any) -> tuple[Messages, Messages, Mapping[str, Any]]:
     if not isinstance(row, dict):
         raise ValueError("it is no JSON object")
     asked = row.get("messages", row.get("prompt", row.get("conversations")))

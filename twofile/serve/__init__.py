@@ -1,0 +1,1 @@
+"""What twofile shows in a browser, on this machine: the labelling page."""
