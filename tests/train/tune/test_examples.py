@@ -15,6 +15,7 @@ from tests.tiny import tiny_parameters
 from twofile.engine.engine import Engine
 from twofile.engine.template import ChatTemplate
 from twofile.errors import EngineError, TrainError
+from twofile.train.tune.chatml import CHATML
 from twofile.train.tune.conversations import Conversation, conversation, read
 from twofile.train.tune.examples import Counts, Example, examples, template_of
 from twofile.train.tune.rows import Rows
@@ -66,6 +67,82 @@ def test_learned_after_exactly_the_prompt_of_a_chat(template: ChatTemplate) -> N
         assert not one.supervised[len(prompt) - 1]
 
 
+TOOLS = ({"type": "function", "function": {"name": "calculator", "parameters": {"type": "object"}}},)
+
+
+@pytest.fixture(scope="module")
+def own(engine: Engine) -> ChatTemplate:
+    """What a base model learns, with control tokens for tools among those of the tests."""
+    control = dict(engine.control_tokens)
+    for i, text in enumerate(("<|tool_call|>", "<|/tool_call|>", "<|think|>", "<|/think|>")):
+        control[text] = i  # some bytes stand in for them
+    return ChatTemplate(CHATML, control, engine.tokenize)
+
+
+def test_our_own_template_calls_tools(own: ChatTemplate) -> None:
+    row = {
+        "tools": list(TOOLS),
+        "messages": [
+            {"role": "system", "content": "Be exact."},
+            {"role": "user", "content": "2+2? <|tool_call|>"},
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "a sum"},
+                    {"type": "text", "text": "Let me see."},
+                    {"type": "tool_call", "name": "calculator", "arguments": {"x": "2+2"}},
+                    {"type": "tool_result", "content": {"value": 4}},
+                ],
+            },
+            {"role": "assistant", "content": "4"},
+        ],
+    }
+    talk = conversation(row)
+    assert own.text(talk.messages, False, talk.tools) == (
+        "<|im_start|>system\nBe exact.\n\nTools:\n"
+        '{"name": "calculator", "parameters": {"type": "object"}}\n<|im_end|>\n'
+        "<|im_start|>user\n2+2? <|tool_call|><|im_end|>\n"
+        "<|im_start|>assistant\n<|think|>a sum<|/think|>Let me see."
+        '<|tool_call|>{"name": "calculator", "arguments": {"x": "2+2"}}<|/tool_call|><|im_end|>\n'
+        '<|im_start|>tool\n{"value": 4}<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n'
+    )
+    parts = own.parts(talk.messages, talk.tools)
+    said = [ids for ids, said in parts if said]
+    assert len(said) == 2
+    assert [said[0].count(i) for i in range(4)] == [1, 1, 1, 1]  # the call and the thinking are the assistant's
+    assert not any(i in ids for ids, said in parts if not said for i in range(4))  # what a user writes is text
+    plain = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
+    assert own.text(plain) == "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"
+    asked = {"function": {"name": "f", "arguments": '{"a": 1}'}}
+    called = own.text([{"role": "assistant", "content": None, "tool_calls": [asked]}], False)
+    assert (
+        called == '<|im_start|>assistant\n<|tool_call|>{"name": "f", "arguments": {"a": 1}}<|/tool_call|><|im_end|>\n'
+    )
+
+
+def test_sharegpt_with_tools() -> None:
+    call = {"name": "f", "arguments": {"a": 1}}
+    row = {
+        "conversations": [
+            {"from": "human", "value": "Q"},
+            {"from": "function_call", "value": json.dumps(call)},
+            {"from": "observation", "value": "{}"},
+            {"from": "gpt", "value": "A"},
+        ],
+        "tools": '[{"name": "f"}]',
+    }
+    found = conversation(row)
+    assert [message["role"] for message in found.messages] == ["user", "assistant", "tool", "assistant"]
+    assert found.messages[1]["tool_calls"] == [{"type": "function", "function": call}]
+    assert found.tools == ({"name": "f"},)
+
+
+def test_conversations_that_people_made(shared_data: Path) -> None:
+    talks = list(read(shared_data / "sft" / "llamafactory_glaive_toolcall_en_demo.json.xz"))
+    assert len(talks) == 300
+    assert any(message.get("tool_calls") for talk in talks for message in talk.messages)
+
+
 def test_a_template_that_rewrites_is_refused(engine: Engine) -> None:
     source = "{{ messages|length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
     template = ChatTemplate(source, engine.control_tokens, engine.tokenize)
@@ -107,7 +184,8 @@ def test_forms() -> None:
         ('{"text": "x"}', "no conversation"),
         ('{"messages": [{"role": "king", "content": "x"}]}', "no role"),
         ('{"messages": [{"role": "user"}]}', "no content"),
-        ('{"messages": [{"role": "user", "content": [{"type": "image"}]}]}', "no text"),
+        ('{"messages": [{"role": "user", "content": [{"type": "image"}]}]}', "type 'image'"),
+        ('{"conversations": [{"from": "function_call", "value": "{}"}]}', "no name"),
         ('{"prompt": "x"}', "no content"),
     ],
 )

@@ -106,6 +106,14 @@ def test_learns_to_answer(base: Path, talks: Path, tmp_path: Path, capsys: pytes
     assert "earlier run" in capsys.readouterr().err
 
 
+def test_shows_what_is_learned(base: Path, talks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("tune", str(base), str(talks), "--out", str(tmp_path / "a.gguf"), "--show", "2") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("a little day<|im_end|>") == 2
+    assert "once upon 0<|im_end|>" in shown
+    assert not (tmp_path / "a.gguf").exists()
+
+
 def test_killed_and_resumed_is_the_same(base: Path, talks: Path, tmp_path: Path) -> None:
     whole = tuned(base, talks, tmp_path / "whole")
     run = tmp_path / "killed"

@@ -23,7 +23,8 @@ from twofile.train.model import operations
 from twofile.train.parallel import World
 from twofile.train.peak import matrix_peak
 from twofile.train.start import Start
-from twofile.train.tune.examples import CHATML, template_of
+from twofile.train.tune.chatml import CHATML
+from twofile.train.tune.examples import template_of
 from twofile.train.tune.settings import Settings, begin
 
 __all__ = ["Opened", "opening", "train_from"]

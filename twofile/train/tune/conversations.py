@@ -2,12 +2,15 @@
 
 A line, or a row of an array, is one conversation: `{"messages": [...]}` (with `tools`, where there are any); Alpaca's
 `instruction`, `input`, `output` (or `response`); ShareGPT's `conversations` of `from` and `value`; or `prompt` and
-`completion`. A message has a `role` and a `content`: a text, or a list of parts of `type` text. Guarantee: a line that
-is none of these is an error that names it, never a shorter file. Cost: one conversation in memory at a time.
+`completion`. A message has a `role` and a `content`: a text, or parts of the types text, thinking, tool_call (`name`,
+`arguments`) and tool_result (`content`). Guarantee: a line that is none of these, or has a part that a model of text
+cannot learn from (an image, a sound), is an error that names it, never a shorter file. Cost: one conversation in memory
+at a time.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +21,7 @@ from twofile.train.records import read_records
 
 __all__ = ["Conversation", "conversation", "read"]
 
-_SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant"}
+_SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "observation": "tool"}
 _FORMS = "messages, conversations, instruction and output, or prompt and completion"
 
 
@@ -39,18 +42,22 @@ def conversation(row: Any) -> Conversation:
     """One line, decoded. ValueError says what it lacks."""
     if not isinstance(row, dict):
         raise ValueError("it is no JSON object")
+    tools: Any = row.get("tools") or ()
+    if isinstance(tools, str):
+        tools = json.loads(tools)
     if "messages" in row:
-        messages, tools = row["messages"], row.get("tools") or ()
+        messages = row["messages"]
     elif "conversations" in row:
-        messages, tools = [_of_sharegpt(turn) for turn in _list(row["conversations"])], ()
+        messages = [_of_sharegpt(turn) for turn in _list(row["conversations"])]
     elif "instruction" in row:
         asked = "\n\n".join(part for part in (row["instruction"], row.get("input")) if part)
-        messages, tools = _exchange(asked, row.get("output", row.get("response"))), ()
+        messages = _exchange(asked, row.get("output", row.get("response")))
     elif "prompt" in row:
-        messages, tools = _exchange(row["prompt"], row.get("completion")), ()
+        messages = _exchange(row["prompt"], row.get("completion"))
     else:
         raise ValueError("it is no conversation")
-    return Conversation(tuple(_message(message) for message in _list(messages)), tuple(_list(tools)))
+    found = [plain for message in _list(messages) for plain in _plain(message)]
+    return Conversation(tuple(found), tuple(_list(tools)))
 
 
 def _list(value: Any) -> list[Any]:
@@ -66,17 +73,49 @@ def _exchange(asked: Any, answered: Any) -> list[dict[str, Any]]:
 def _of_sharegpt(turn: Any) -> dict[str, Any]:
     if not isinstance(turn, Mapping):
         raise ValueError("a turn is no JSON object")
-    speaker = turn.get("from")
-    return {"role": _SPEAKERS.get(str(speaker), speaker), "content": turn.get("value")}
+    speaker, value = str(turn.get("from")), turn.get("value")
+    if speaker == "function_call" and isinstance(value, str):
+        return {"role": "assistant", "content": "", "tool_calls": [_call(json.loads(value))]}
+    return {"role": _SPEAKERS.get(speaker, speaker), "content": value}
 
 
-def _message(message: Any) -> Mapping[str, Any]:
+def _plain(message: Any) -> Iterator[Mapping[str, Any]]:
+    """A message as chat templates take it. Its typed parts become a text, calls and thinking; results of tools become
+    messages of their own."""
     if not isinstance(message, Mapping) or message.get("role") not in ROLES:
         raise ValueError(f"a message has no role of {', '.join(sorted(ROLES))}")
-    content = message.get("content")
-    if isinstance(content, list):
-        if not all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
-            raise ValueError("a message has a part that is no text, which this model cannot learn from")
-    elif not isinstance(content, str) and not (content is None and message.get("tool_calls")):
+    parts = message.get("content")
+    if isinstance(parts, str) or (parts is None and message.get("tool_calls")):
+        yield message
+        return
+    if not isinstance(parts, list):
         raise ValueError("a message has no content")
-    return message
+    texts: dict[str, list[str]] = {"text": [], "thinking": []}
+    calls, results = list(message.get("tool_calls") or ()), list[Any]()
+    for part in parts:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind in texts and isinstance(part.get(kind), str):
+            texts[kind].append(part[kind])
+        elif kind == "tool_call":
+            calls.append(_call(part))
+        elif kind == "tool_result":
+            results.append(part.get("content"))
+        else:
+            raise ValueError(f"a message has a part of type {kind!r}, which a model of text cannot learn from")
+    rest = {key: value for key, value in message.items() if key not in ("content", "tool_calls")}
+    if texts["thinking"]:
+        rest["reasoning_content"] = "".join(texts["thinking"])
+    if calls:
+        rest["tool_calls"] = calls
+    if texts["text"] or texts["thinking"] or calls or not results:
+        yield {**rest, "content": "".join(texts["text"])}
+    for result in results:
+        yield {"role": "tool", "content": result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)}
+
+
+def _call(said: Any) -> dict[str, Any]:
+    """A call of a tool in the form of chat templates."""
+    if not isinstance(said, Mapping) or not isinstance(said.get("name"), str):
+        raise ValueError("a call of a tool has no name")
+    arguments = said.get("arguments", {})
+    return {"type": "function", "function": {"name": said["name"], "arguments": arguments}}

@@ -18,15 +18,10 @@ from numpy.typing import NDArray
 from twofile.engine.engine import Engine
 from twofile.engine.template import ChatTemplate
 from twofile.errors import TrainError
+from twofile.train.tune.chatml import CHATML
 from twofile.train.tune.conversations import Conversation
 
-__all__ = ["CHATML", "Counts", "Example", "examples", "reply", "template_of"]
-
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-"""The template that a base model learns, which has none of its own."""
+__all__ = ["Counts", "Example", "examples", "reply", "template_of"]
 
 
 @dataclass(frozen=True)
