@@ -1,11 +1,11 @@
-"""Are our losses those of TRL? The same random log-probabilities, rewards and masks go through both, at random settings.
+"""Are our losses those of TRL? The same random log-probabilities, rewards and masks go through both.
 
     .venv/bin/python bench/losses.py [--rounds 100]        # needs trl: pip install 'twofile[bench]'
 
 Ours are the losses of the stages themselves (`Preference`, `Rewarding`, `Online`); theirs those of DPOTrainer,
-RewardTrainer and GRPOTrainer, whose models are replaced by the shared tensors. GRPO is compared as TRL's loss type bnpo,
-which weighs tokens as ours. TRL has no PPO any more: tests/train/feedback/test_objectives.py checks ours by hand. Exit
-status 1 where two values differ by more than 1e-5.
+RewardTrainer and GRPOTrainer, whose models are replaced by the shared tensors. GRPO is compared as TRL's loss type
+bnpo, which weighs tokens as ours. TRL has no PPO any more: tests/train/feedback/test_objectives.py checks ours by hand.
+Exit status 1 where two values differ by more than 1e-5.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Says(nn.Module):
 
 def stage(kind: type[Any], method: str, options: dict[str, Any]) -> Any:
     """A stage of ours without data."""
-    made = kind.__new__(kind)
+    made: Any = object.__new__(kind)
     plan = Plan(steps=1, bfloat16=False)
     made.settings = Settings(method, Path(), (), plan, T, batch=B, micro=B, options=options)
     made.world, made.options, made.method = World.here(), {**OPTIONS, **options}, method
