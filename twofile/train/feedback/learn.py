@@ -7,12 +7,13 @@ sides. Cost: all pairs in memory; a run as for fine-tuning.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from twofile.engine.engine import Engine
 from twofile.engine.template import ChatTemplate
 from twofile.errors import TrainError
 from twofile.params.vocabulary import Vocabulary
@@ -31,9 +32,10 @@ from twofile.train.model import Transformer
 from twofile.train.split import hold_out
 from twofile.train.start import Start
 from twofile.train.tune.begin import Opened, opening, train_from
+from twofile.train.tune.examples import template_of
 from twofile.train.tune.settings import Settings
 
-__all__ = ["Learned", "learn_rewards", "prefer", "reinforce"]
+__all__ = ["Learned", "learn_rewards", "open_prompts", "prefer", "reinforce"]
 
 Model = TypeVar("Model", bound=Transformer)
 
@@ -69,19 +71,27 @@ def prefer(settings: Settings, run: Path, say: Callable[[str], object] = print) 
 
 
 def reinforce(
-    settings: Settings, run: Path, reward: Reward, say: Callable[[str], object] = print
+    settings: Settings,
+    run: Path,
+    reward: Reward,
+    say: Callable[[str], object] = print,
+    *,
+    measured: Sequence[Prompt] = (),
+    gauge: Reward | None = None,
 ) -> Learned[Transformer]:
-    """Reinforcement learning on prompts with a reward. `settings.options`: those of `online.OPTIONS`."""
+    """Reinforcement learning on prompts with a reward. `settings.options`: those of `online.OPTIONS`. `measured`:
+    prompts to measure on beside those held out; `gauge`: a second reward to measure by."""
     with opening(settings, run, say) as opened:
         settings = opened.settings
         room = settings.context + 1 - int({**OPTIONS, **settings.options}["longest"])
-        found = _prompts(settings, opened.template, room, say)
+        found = _prompts(settings.data, opened.template, room, say)
     learned, held_out = hold_out(found, settings.held_out, lambda prompt: repr(prompt.ids).encode())
+    held_out = [*held_out, *measured]
     checkpoint.seed_all(settings.seed)
     start = opened.start
     model = start.model(ActorCritic) if settings.options.get("method") == "ppo" else start.model()
     with Rollouts(start.hyper, opened.vocabulary) as rollouts:
-        stage = Online(settings, model, start.model(), rollouts, reward, learned, held_out)
+        stage = Online(settings, model, start.model(), rollouts, reward, learned, held_out, gauge)
         result = train_from(opened, model, stage, run)
     return Learned(model, start, opened.vocabulary, result)
 
@@ -103,9 +113,16 @@ def _prompt(pair: Comparison) -> bytes:
     return pair.chosen.ids[: int(pair.chosen.supervised.argmax())].tobytes()
 
 
-def _prompts(settings: Settings, template: ChatTemplate, room: int, say: Callable[[str], object]) -> list[Prompt]:
+def open_prompts(
+    files: Sequence[Path], engine: Engine, room: int, say: Callable[[str], object] = print
+) -> list[Prompt]:
+    """The prompts of files, as an engine's model reads them; those of more than `room` tokens are left out and said."""
+    return _prompts(files, template_of(engine)[0], room, say)
+
+
+def _prompts(files: Sequence[Path], template: ChatTemplate, room: int, say: Callable[[str], object]) -> list[Prompt]:
     found, long = [], 0
-    for messages, tools, row in chain.from_iterable(map(read_prompts, settings.data)):
+    for messages, tools, row in chain.from_iterable(map(read_prompts, files)):
         try:
             ids = template.render(messages, tools=tools or None)
         except ValueError as error:

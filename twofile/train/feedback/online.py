@@ -69,8 +69,9 @@ class Online:
     """The stage. `settings.batch` counts replies; `settings.options` are those of OPTIONS. `policy` is the model that
     trains, an ActorCritic for PPO. Close it when done.
 
-    Validation answers held-out prompts, once each: `cost` (the reward, less than nothing), `reward`, `kl` (nats a reply
-    from the reference), `length`, `ended`."""
+    Validation answers held-out prompts, once each, always with the same seeds: `cost` (the reward, less than nothing),
+    then with `held_out_` before them `reward`, `kl` (nats a reply from the reference), `length`, `ended`, and `gold`,
+    what `gauge` says: a reward that is measured by and not learned from."""
 
     def __init__(
         self,
@@ -81,6 +82,7 @@ class Online:
         reward: Reward,
         learned: Sequence[Prompt],
         held_out: Sequence[Prompt],
+        gauge: Reward | None = None,
     ) -> None:
         options = {**OPTIONS, **settings.options}
         self.name = self.method = str(options["method"])
@@ -97,7 +99,7 @@ class Online:
             raise TrainError(what if learned else "there are no prompts", "give more or shorter prompts, or --longest")
         self.policy, self.rollouts, self.reward = policy, rollouts, reward
         self.reference = reference.eval().requires_grad_(False).to(self.world.device)
-        self.learned, self.held_out = learned, held_out
+        self.learned, self.held_out, self.gauge = learned, held_out, gauge
         self.micros = settings.batch // settings.micro
         shape = (settings.batch, longest - 1)
         self.held = Batch(
@@ -245,7 +247,7 @@ class Online:
             "held_out_kl": float(((old_BT - reference_BT) * weights_BT).sum(1).mean()),
             "held_out_length": float(weights_BT.sum()) / len(replies),
             "held_out_ended": sum(reply.ended for reply in replies) / len(replies),
-        }
+        } | ({"held_out_gold": float(np.mean(self.gauge(self.held_out, replies)))} if self.gauge else {})
 
     def dream(self, model: nn.Module) -> str:
         """A held-out prompt, and what the policy makes of it."""
