@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 from pathlib import Path
@@ -15,7 +16,7 @@ from twofile.errors import TrainError
 from twofile.train.corpus.sources import Source
 from twofile.train.history import last_with
 from twofile.train.pretrain import ladder as ladders
-from twofile.train.pretrain.dial import Machine
+from twofile.train.pretrain.dial import Dial, Machine, derive
 from twofile.train.pretrain.ladder import Ladder, Rung, largest, rungs, sizes_for
 from twofile.train.pretrain.recipe import Draft
 
@@ -186,3 +187,17 @@ def test_rungs_and_sizes() -> None:
     short, long = (sizes_for(minutes, MACHINE, (5, 10, 20)) for minutes in (40, 640))
     assert long[0] / short[0] == pytest.approx(4, rel=0.4)  # cost goes with the square
     assert short[0] / short[-1] == 8
+
+
+def test_little_time_still_makes_a_family_of_sizes() -> None:
+    slow = Machine("a slow one", "cpu", ((128, 1e9), (512, 1e9)), 8e9, compiles=False, bfloat16=False)
+    sizes = sizes_for(0.5, slow, (5.0, 20.0))
+    assert [round(a / b) for a, b in itertools.pairwise(sizes)] == [2, 2, 2]
+    shapes = {derive(Dial(params=size, tokens=10 * size), 0, slow).hyper.n_parameters for size in sizes}
+    assert len(shapes) == 4
+
+
+def test_one_size_is_refused_before_anything_is_trained(ladder: Ladder) -> None:
+    with pytest.raises(TrainError, match="all runs would be of one size"):
+        ladder.climb(ladder.wanted((10_000.0, 11_000.0), (0.02, 0.05), 1))
+    assert not list(ladder.folder.glob("*/log.jsonl"))

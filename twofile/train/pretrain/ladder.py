@@ -41,6 +41,7 @@ __all__ = ["Ladder", "Rung", "largest", "rungs", "sizes_for"]
 RATIOS = (5.0, 10.0, 20.0)
 FACTOR = 8.0  # how many times the operations of the largest rung a prediction is for, where nobody says
 _HALVINGS = 4  # sizes: the largest, a half, a quarter, an eighth
+_SMALLEST = 131_072  # parameters: no smaller model is made
 _SHARED = "text"
 _FILE = "ladder.json"
 _RUNGS = "rungs.json"
@@ -63,7 +64,8 @@ def rungs(sizes: Sequence[float], ratios: Sequence[float], seeds: int = 1) -> li
 
 
 def sizes_for(minutes: float, machine: Machine, ratios: Sequence[float], seeds: int = 1) -> list[float]:
-    """The largest family, each half the one above, whose runs together take so long on this machine."""
+    """The largest family, each half the one above, whose runs together take so long on this machine; the smallest that
+    is one, where there is no time for a larger."""
 
     def seconds(largest: float) -> float:
         family = [largest / 2**i for i in range(_HALVINGS)]
@@ -72,7 +74,7 @@ def sizes_for(minutes: float, machine: Machine, ratios: Sequence[float], seeds: 
             for rung in rungs(family, ratios, seeds)
         )
 
-    low, high = math.log(1e5), math.log(1e10)
+    low, high = math.log(_SMALLEST * 2 ** (_HALVINGS - 1)), math.log(1e10)
     for _ in range(12):
         middle = (low + high) / 2
         low, high = (middle, high) if seconds(math.exp(middle)) < 60 * minutes else (low, middle)
@@ -171,6 +173,10 @@ class Ladder:
         """Train every rung that is not trained yet and fit the law. TrainError where too few points come of it, or a
         run is stopped (the same call goes on)."""
         shared = self._shared(wanted)
+        models = {recipe.hyper.n_parameters for recipe, _ in (self.derive(rung, shared) for rung in wanted)}
+        if len(models) < 2:
+            message = f"all runs would be of one size, {quantity(models.pop())} parameters: no law can be fitted"
+            raise TrainError(message, "give --sizes that are further apart, or larger")
         trained = [self._train(rung, shared) for rung in wanted]
         points = list({point["run"]: point for point in trained}.values())  # two sizes may mean one model
         told = self.read()
