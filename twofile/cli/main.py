@@ -37,6 +37,7 @@ COMMANDS = {
     "surprise": ("twofile.cli.look", "Show how much each token of a text surprises a model."),
     "dream": ("twofile.cli.look", "Let a model write documents from nothing."),
     "evaluate": ("twofile.cli.evaluate", "Measure what a model can do: tasks, and bits per byte."),
+    "arena": ("twofile.cli.arena", "Compare models by their answers, and rate them."),
     "recall": ("twofile.cli.recall", "Measure how much of its training text a model repeats verbatim."),
     "compress": ("twofile.cli.compress", "Compress a file with a model."),
     "decompress": ("twofile.cli.compress", "Give back what was compressed."),

@@ -6,28 +6,36 @@ A program is the caller's own and runs as they do: it is not confined.
 from __future__ import annotations
 
 import runpy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from twofile.engine.engine import Engine
 from twofile.errors import TrainError
-from twofile.train.feedback.online import Prompt, Reward
-from twofile.train.feedback.reward import open_reward_model, scores
-from twofile.train.feedback.rollout import Reply
-from twofile.train.tune.examples import Example
+from twofile.train.tune.examples import Example, reply, template_of
 
-__all__ = ["of_model", "of_program"]
+if TYPE_CHECKING:
+    from twofile.train.feedback.online import Prompt, Reward
+    from twofile.train.feedback.rollout import Reply
+
+__all__ = ["Program", "of_model", "of_program", "program", "texts_of_model"]
+
+Program = Callable[[list[Mapping[str, Any]], str, dict[str, Any]], float]
+"""Messages, a reply and the prompt's row in, how good the reply is out."""
 
 
 def of_model(path: Path) -> Reward:
     """The rewards of a model that `twofile reward` made. TrainError for another; the policy must share its tokens."""
+    from twofile.train.feedback.reward import open_reward_model, scores
+
     model = open_reward_model(path)
 
     def reward(prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[float]:
         rows = []
-        for prompt, reply in zip(prompts, replies, strict=True):
-            ids = np.array((*prompt.ids, *reply.ids), np.int64)
+        for prompt, said in zip(prompts, replies, strict=True):
+            ids = np.array((*prompt.ids, *said.ids), np.int64)
             rows.append(Example(ids, np.arange(len(ids)) >= len(prompt.ids)))
         found: list[float] = scores(model, rows).tolist()
         return found
@@ -35,24 +43,50 @@ def of_model(path: Path) -> Reward:
     return reward
 
 
-def of_program(path: Path, function: str) -> Reward:
-    """The rewards of a Python function: messages, the reply's text and the prompt's row in, a number out. TrainError
-    where the file or the function is not there, or what it gives is no finite number."""
+def texts_of_model(path: Path) -> Callable[[Sequence[tuple[Sequence[Mapping[str, Any]], str]]], list[float]]:
+    """The same for texts, of whatever model: (messages, reply) as the reward model's own template writes them. A
+    conversation that does not fit loses its beginning."""
+    from twofile.train.feedback.reward import open_reward_model, scores
+
+    model = open_reward_model(path)
+    longest = model.hyper.context_length
+
+    def score(said: Sequence[tuple[Sequence[Mapping[str, Any]], str]]) -> list[float]:
+        with Engine(path) as engine:
+            template, _ = template_of(engine)
+            rows = [reply(messages, {"role": "assistant", "content": text}, (), template) for messages, text in said]
+        rows = [Example(row.ids[-longest:], row.supervised[-longest:]) for row in rows]
+        found: list[float] = scores(model, rows).tolist()
+        return found
+
+    return score
+
+
+def program(path: Path, function: str) -> Program:
+    """A function of a Python file. TrainError where the file or the function is not there, or what it gives is no
+    finite number."""
     try:
         judge = runpy.run_path(str(path)).get(function)
     except OSError as error:
-        raise TrainError(f"{path} cannot be read ({error})", "give --reward FILE.py:FUNCTION") from error
+        raise TrainError(f"{path} cannot be read ({error})", "give FILE.py:FUNCTION") from error
     if not callable(judge):
-        raise TrainError(f"{path} has no function {function}", "give --reward FILE.py:FUNCTION")
+        raise TrainError(f"{path} has no function {function}", "give FILE.py:FUNCTION")
+
+    def checked(messages: list[Mapping[str, Any]], text: str, row: dict[str, Any]) -> float:
+        value = judge(messages, text, row)
+        if isinstance(value, bool | int | float) and abs(value) < float("inf"):
+            return float(value)
+        raise TrainError(f"{path}:{function} gave {value!r}, which is no finite number")
+
+    return checked
+
+
+def of_program(path: Path, function: str) -> Reward:
+    """The rewards of such a function."""
+    judge = program(path, function)
 
     def reward(prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[float]:
-        found = []
-        for prompt, reply in zip(prompts, replies, strict=True):
-            value = judge(list(prompt.messages), reply.text, dict(prompt.row))
-            if isinstance(value, bool | int | float) and abs(value) < float("inf"):
-                found.append(float(value))
-            else:
-                raise TrainError(f"{path}:{function} gave {value!r}, which is no finite number")
-        return found
+        both = zip(prompts, replies, strict=True)
+        return [judge(list(prompt.messages), said.text, dict(prompt.row)) for prompt, said in both]
 
     return reward

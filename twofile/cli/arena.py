@@ -1,0 +1,130 @@
+"""`twofile arena`: models answer the same prompts, a judge compares, everybody gets a rating."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from twofile.cli.console import note, table
+from twofile.cli.options import find, open_engine, training_libraries
+from twofile.errors import TaskError
+
+if TYPE_CHECKING:
+    from twofile.evaluate.arena import Arena, Asked, Score
+
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+_path = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command("arena")
+@click.argument("models", nargs=-1)
+@click.option("--prompts", type=_file, help="What they answer: JSON lines with messages or a prompt.")
+@click.option("--judge", help="A reward model, FILE.py:FUNCTION of your own, or `people`: twofile label --into LABELS.")
+@click.option("--labels", type=_path, help="The file of labels that people judge in. [beside the arena's file]")
+@click.option("--into", type=_path, default=Path("arena.jsonl"), show_default=True, help="The arena's file.")
+@click.option("--longest", type=click.IntRange(1), default=256, show_default=True, help="Tokens of an answer.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first so many prompts.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the answers.")
+@click.option("--json", "as_json", is_flag=True, help="Print the ratings as JSON.")
+def arena_command(
+    models: tuple[str, ...],
+    prompts: Path | None,
+    judge: str | None,
+    labels: Path | None,
+    into: Path,
+    longest: int,
+    limit: int | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Let MODELS answer the prompts, compare every two answers, and print ratings with 95% intervals.
+
+    Models that come later are compared with those that are there. A FUNCTION(messages, reply, row) says in a number how
+    good a reply is. Without MODELS: the ratings of an arena that is there.
+    """
+    from twofile.evaluate.arena import Arena, Asked
+    from twofile.evaluate.ratings import ratings
+
+    if not models and not into.exists():
+        raise click.UsageError("give models that answer, or --into of an arena that is there")
+    if models and (prompts is None or judge is None):
+        raise click.UsageError("models need --prompts and --judge")
+    arena = Arena(into)
+    asked: list[Asked] = []
+    if prompts is not None:
+        from twofile.train.feedback.prompts import read_prompts
+
+        asked = [Asked(messages, row) for messages, _, row in read_prompts(prompts)][:limit]
+    for name in models:
+        with open_engine(name, {}) as engine:
+            count = arena.answer(Path(name).stem, engine, asked, longest, seed)
+            note(f"{Path(name).stem}: {count} answers, {len(asked) - count} were there")
+    known = sorted({model for _, model in arena.answers})
+    if judge == "people":
+        _people(arena, known, asked, labels or into.with_suffix(".labels.db"))
+    elif judge is not None and asked:
+        note(f"{arena.judge(judge, _score(judge), known, asked)} comparisons by {judge}")
+    judges = sorted({by for by, *_ in arena.comparisons})
+    found = {by: ratings(arena.of(by)) for by in judges if judge in (None, by)}
+    if as_json:
+        click.echo(json.dumps({by: [vars(one) for one in rows] for by, rows in found.items()}))
+        return
+    for by, rows in found.items():
+        lines = [(by, "rating (95%)", "wins", "of")]
+        lines += [
+            (one.name, f"{one.rating:.0f} ({one.low:.0f} to {one.high:.0f})", f"{one.wins:g}", str(one.comparisons))
+            for one in rows
+        ]
+        click.echo(table(lines, indent=""))
+
+
+def _score(judge: str) -> Score:
+    """How a reward model or a program judges."""
+    path, _, function = judge.rpartition(":")
+    if path.endswith(".py"):
+        from twofile.train.feedback.judges import program
+
+        call = program(Path(path), function)
+        return lambda said: [call(list(asked.messages), text, dict(asked.row)) for asked, text in said]
+    with training_libraries():
+        from twofile.train.feedback.judges import texts_of_model
+    score = texts_of_model(find(judge))
+    return lambda said: score([(asked.messages, text) for asked, text in said])
+
+
+def _people(arena: Arena, names: Sequence[str], asked: Sequence[Asked], path: Path) -> None:
+    """Take what people have judged by now, and ask them for the rest."""
+    from twofile.evaluate.ratings import Comparison
+    from twofile.serve.label.store import Item, Store
+
+    scores = {"first": 1.0, "tie": 0.5, "second": 0.0}
+    store = Store(path)
+    try:
+        items = {item.id: item for item in store.items()}
+        said: dict[int, list[float]] = {}
+        for label in store.labels():
+            if label.verdict in scores:
+                said.setdefault(label.item, []).append(scores[label.verdict])
+        for number, values in said.items():
+            kind, *place = items[number].source.split("\t")
+            if kind != "arena" or len(place) != 3:
+                raise TaskError(f"{path} holds labels of something else", "give another --labels")
+            key, first, second = place
+            if ("people", key, f"{first} {second}") not in arena.comparisons:
+                arena.add("people", Comparison(key, first, second, sum(values) / len(values)))
+        wanted = []
+        for one, first, second in arena.open("people", names, asked):
+            replies = arena.answers[one.key, first], arena.answers[one.key, second]
+            if replies[0] == replies[1]:
+                arena.add("people", Comparison(one.key, first, second, 0.5))
+            else:
+                wanted.append(Item(one.messages, replies, source="\t".join(("arena", one.key, first, second))))
+        store.add(wanted)
+    finally:
+        store.close()
+    if wanted:
+        note(f"{len(wanted)} comparisons wait for people: twofile label --into {path}, then this command again")
