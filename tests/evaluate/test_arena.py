@@ -62,9 +62,10 @@ def prompts(tmp_path: Path) -> Path:
 @pytest.fixture
 def judge(tmp_path: Path) -> str:
     path = tmp_path / "judge.py"
-    path.write_text(
+    code = (
         "def long(messages, reply, row):\n    assert row['prompt'] == messages[-1]['content']\n    return len(reply)\n"
     )
+    path.write_text(code)
     return f"{path}:long"
 
 
@@ -84,11 +85,10 @@ def test_command(tmp_path: Path, prompts: Path, judge: str, capsys: pytest.Captu
     assert "12 comparisons" in told
     (rows,) = json.loads(out).values()
     assert [row["comparisons"] for row in rows] == [12, 12, 12]
-    answers = Arena(into).answers
-    lengths = {name: sum(len(text) for (_, by), text in answers.items() if by == name) for name in ("m0", "m1", "m2")}
-    assert (
-        rows[0]["name"] == max(lengths, key=lambda name: lengths[name]) or rows[0]["rating"] - rows[1]["rating"] < 200
-    )
+    arena = Arena(into)
+    for found in arena.of(judge):
+        lengths = [len(arena.answers[found.round, name]) for name in (found.first, found.second)]
+        assert found.score == 0.5 + 0.5 * np.sign(lengths[0] - lengths[1])
     assert call("arena", "--into", str(into)) == 0
     assert "m2" in capsys.readouterr().out
     assert call("arena", one) == 2

@@ -54,7 +54,8 @@ def ratings(comparisons: Iterable[Comparison], seed: int = 0) -> list[Rating]:
         return []
     place = {name: k for k, name in enumerate(names)}
     rounds = {name: r for r, name in enumerate(dict.fromkeys(one.round for one in met))}
-    first_C, second_C = (np.array([place[name] for name in each]) for each in zip(*[(c.first, c.second) for c in met]))
+    first_C = np.array([place[one.first] for one in met])
+    second_C = np.array([place[one.second] for one in met])
     score_C, round_C = np.array([one.score for one in met]), np.array([rounds[one.round] for one in met])
 
     def fitted(weight_C: NDArray[np.float64]) -> NDArray[np.float64]:
