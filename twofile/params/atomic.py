@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from twofile.errors import ParametersError
+from twofile.errors import ParametersError, TwofileError
 
 __all__ = ["atomic_path", "read_json", "write_json"]
 
@@ -59,14 +59,14 @@ def write_json(path: Path | str, value: Any) -> None:
         temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path | str, hint: str = "") -> dict[str, Any]:
-    """What `write_json` wrote of a mapping. Raises ParametersError with this hint where there is none to read."""
+def read_json(path: Path | str, error: type[TwofileError], hint: str = "") -> dict[str, Any]:
+    """What `write_json` wrote of a mapping. Raises this error with this hint where there is none to read."""
     try:
         table = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(table, dict):
             raise ValueError("it is no JSON object")
-    except (OSError, ValueError) as error:
-        raise ParametersError(f"{path} cannot be read ({error})", hint) from error
+    except (OSError, ValueError) as cause:
+        raise error(f"{path} cannot be read ({cause})", hint) from cause
     return table
 
 

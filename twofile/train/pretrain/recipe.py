@@ -255,8 +255,8 @@ def amend(recipe: Recipe, run: Path) -> None:
 
 
 def kept(run: Path) -> dict[str, Any]:
-    """`recipe.json` as it lies in a run folder. ParametersError where there is none that can be read."""
-    return read_json(run / FILE, "train into another folder")
+    """`recipe.json` as it lies in a run folder. TrainError where there is none that can be read."""
+    return read_json(run / FILE, TrainError, "train into another folder")
 
 
 def load(run: Path) -> tuple[Recipe, Path]:

@@ -84,5 +84,5 @@ def begin(settings: Settings, run: Path, say: Callable[[str], object]) -> Settin
 
 
 def kept(run: Path) -> dict[str, Any]:
-    """`tune.json` as it lies in a run folder. ParametersError where there is none that can be read."""
-    return read_json(run / FILE, "train into another folder")
+    """`tune.json` as it lies in a run folder. TrainError where there is none that can be read."""
+    return read_json(run / FILE, TrainError, "train into another folder")
