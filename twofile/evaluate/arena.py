@@ -1,8 +1,8 @@
 """An arena: models answer the same prompts, a judge compares their answers, and everybody gets a rating.
 
 The file of an arena is JSON lines: an answer of a model, which is known by its name (give another file another name),
-or a comparison of two answers. Guarantee: what is there is neither answered nor compared again, so that a model that comes
-later meets the others where they were. Cost: the answers; a judge's time for each pair of models and prompt.
+or a comparison of two answers. Guarantee: what is there is neither answered nor compared again, so that a model that
+comes later meets the others where they were. Cost: the answers; a judge's time for each pair of models and prompt.
 """
 
 from __future__ import annotations
