@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from twofile.cli.console import note
 from twofile.cli.options import find, training_libraries
 from twofile.cli.tuning import Asked, files, tuning_options
-
-if TYPE_CHECKING:
-    from twofile.train.feedback.online import Reward
 
 _MORE = click.FloatRange(0)
 
@@ -69,15 +66,17 @@ def reinforce_command(asked: Asked, prompts: tuple[Path, ...], judge: str, **opt
     row is the prompt's line. --batch counts replies.
     """
     with training_libraries():
+        from twofile.train.feedback.judges import of_model, of_program
         from twofile.train.feedback.learn import reinforce
     if options["kl_target"] and options["method"] != "ppo":
         note("--kl-target is ignored: it is for ppo")
-    settings = asked.settings(options["method"], prompts, {**options, "reward": judge})
-    asked.finish(reinforce(settings, asked.run, _reward(judge), note))
-
-
-def _reward(judge: str) -> Reward:
-    from twofile.train.feedback.judges import of_model, of_program
-
     path, _, function = judge.rpartition(":")
-    return of_program(Path(path), function) if path.endswith(".py") else of_model(find(judge))
+    judge_file = Path(path) if path.endswith(".py") else find(judge)
+    settings = asked.settings(
+        options["method"],
+        prompts,
+        {**options, "function": function if path.endswith(".py") else ""},
+        {"judge": judge_file},
+    )
+    reward = of_program(judge_file, function) if path.endswith(".py") else of_model(judge_file)
+    asked.finish(reinforce(settings, asked.run, reward, note))

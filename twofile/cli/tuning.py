@@ -34,7 +34,13 @@ class Asked:
     type: str
     numbers: Mapping[str, Any]
 
-    def settings(self, stage: str, data: tuple[Path, ...], options: Mapping[str, Any] | None = None) -> Settings:
+    def settings(
+        self,
+        stage: str,
+        data: tuple[Path, ...],
+        options: Mapping[str, Any] | None = None,
+        others: Mapping[str, Path] | None = None,
+    ) -> Settings:
         """The settings of a stage."""
         from twofile.params.parameters import Parameters
         from twofile.train.loop import Plan
@@ -67,6 +73,7 @@ class Asked:
             seed=numbers["seed"],
             held_out=numbers["held_out"],
             options=options or {},
+            others=others or {},
         )
 
     def finish(self, learned: Any, more: Mapping[str, Any] | None = None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from twofile.errors import TrainError
 __all__ = ["read_records"]
 
 _OPEN: dict[str, Any] = {".xz": lzma.open, ".gz": gzip.open}
+_BAD = (ValueError, TypeError, AttributeError, KeyError, RecursionError)  # what decoding strange JSON can raise
 Record = TypeVar("Record")
 
 
@@ -34,10 +36,10 @@ def read_records(path: Path, decode: Callable[[Any], Record], forms: str) -> Ite
                     return
                 try:
                     found = decode(json.loads(line))
-                except (ValueError, RecursionError) as error:
+                except _BAD as error:
                     raise TrainError(f"{path.name}, line {number}: {error}", f"a line has {forms}") from error
                 yield found
-    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, zlib.error) as error:
         raise TrainError(f"{path.name}: cannot be read ({error})") from error
 
 
@@ -49,6 +51,6 @@ def _array(path: Path, text: str, decode: Callable[[Any], Record], forms: str) -
     for number, row in enumerate(rows, 1):
         try:
             found = decode(row)
-        except (ValueError, RecursionError) as error:
+        except _BAD as error:
             raise TrainError(f"{path.name}, row {number}: {error}", f"a row has {forms}") from error
         yield found

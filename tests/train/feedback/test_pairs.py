@@ -23,6 +23,7 @@ USER, GOOD, BAD = ({"role": r, "content": c} for r, c in (("user", "Q"), ("assis
         {"prompt": "Q", "chosen": "A", "rejected": "B"},
         {"prompt": [USER], "chosen": GOOD, "rejected": [BAD]},
         {"chosen": [USER, GOOD], "rejected": [USER, BAD]},
+        {"prompt": "Q", "messages": [USER, GOOD], "chosen": [USER, GOOD], "rejected": [USER, BAD]},
         {"chosen": "\n\nHuman: Q\n\nAssistant: A", "rejected": "\n\nHuman: Q\n\nAssistant: B"},
         {
             "conversations": [{"from": "human", "value": "Q"}],
@@ -55,6 +56,7 @@ def test_nothing_was_preferred(row: dict[str, Any]) -> None:
         ({"prompt": "Q", "chosen": "A"}, "no chosen and rejected"),
         ({"chosen": "A", "rejected": "B"}, "no prompt"),
         ({"prompt": "Q", "chosen": USER, "rejected": BAD}, "not the assistant's"),
+        ({"prompt": None, "chosen": "A", "rejected": "B"}, "not iterable"),
         ({"prompt": "Q", "chosen": {"role": "king", "content": ""}, "rejected": "B"}, "no role"),
     ],
 )
@@ -63,6 +65,11 @@ def test_what_is_no_pair(tmp_path: Path, row: Any, message: str) -> None:
     path.write_text(json.dumps({"prompt": "Q", "chosen": "A", "rejected": "B"}) + "\n" + json.dumps(row) + "\n")
     with pytest.raises(TrainError, match=f"line 2: .*{message}"):
         list(read_pairs(path))
+
+
+def test_tools_as_text() -> None:
+    row = {"prompt": "Q", "chosen": "A", "rejected": "B", "tools": '[{"name": "f"}]'}
+    assert pair(row) == Pair((USER,), GOOD, BAD, ({"name": "f"},))
 
 
 def test_an_array_in_a_compressed_file(tmp_path: Path) -> None:

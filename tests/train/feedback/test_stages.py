@@ -184,6 +184,41 @@ def test_pairs_that_are_too_long_are_counted(base: Path) -> None:
         assert engine.detokenize(many.ids[many.supervised].tolist(), special=True) == "A<|im_end|>"  # the last alone
 
 
+def test_rows_as_long_as_the_context(base: Path, tmp_path: Path) -> None:
+    long = tmp_path / "long.jsonl"
+    context = Start.open(base).hyper.context_length
+    with Engine(base, backend="numpy") as engine:
+        template, _ = template_of(engine)
+        room = context - len(template.render([{"role": "user", "content": "Q"}])) - 1
+    sides = [{"prompt": "Q", "chosen": "x" * (room - i), "rejected": "y" * (room - i)} for i in range(4)]
+    long.write_text("".join(json.dumps(row) + "\n" for row in sides))
+    for stage in ("reward", "dpo"):
+        made(stage, base, long, tmp_path / stage, steps=1, context=context, batch=4, micro=4, held_out=0.0)
+
+
+def test_another_stage_is_not_resumed(base: Path, pairs: Path, tmp_path: Path) -> None:
+    made("dpo", base, pairs, tmp_path / "run", steps=5)
+    with pytest.raises(TrainError, match="a run of dpo, not of reward"):
+        made("reward", base, pairs, tmp_path / "run", steps=10)
+    made("dpo", base, pairs, tmp_path / "run", steps=6, options={"beta": 0.9})
+    assert json.loads((tmp_path / "run" / "tune.json").read_text())["options"]["beta"] == 0.1
+
+
+def test_nothing_outside_a_reply_can_overflow(base: Path, pairs: Path) -> None:
+    plan = Plan(steps=1, bfloat16=False, compile=False)
+    settings = Settings("grpo", base, (pairs,), plan, 64, batch=4, micro=4, options={**OPTIONS, "longest": 4})
+    start = Start.open(base)
+    with Rollouts(start.hyper, start.vocabulary) as rollouts:
+        prompts = [Prompt(({"role": "user", "content": "x"},), (1, 2, 3), {})]
+        stage = Online(settings, start.model(), start.model(), rollouts, lambda p, r: [1.0] * len(r), prompts, [])
+        (micro,) = stage.batch(0)
+    nats_BT = torch.where(micro["weights_BT"] > 0, -micro["old_BT"], 500.0).requires_grad_(True)
+    loss = stage.loss(lambda *_: nats_BT, micro)  # type: ignore[arg-type]
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert nats_BT.grad is not None
+    assert nats_BT.grad.isfinite().all()
+
+
 def test_quality_worked_out() -> None:
     chosen, rejected = np.array([2.0, 0.0, 1.0, 0.0]), np.array([0.0, 2.0, 1.0, -0.1])
     found = judged(chosen, rejected, np.array([(4, 2), (2, 4), (3, 3), (5, 1)]))

@@ -1,7 +1,8 @@
 """Models that say a number beside or in place of the next token: a reward, or what is to be expected.
 
 Both are the transformer of `train.model` with a linear head on what its last layer says; weights have their GGUF names,
-and the head is the caller's to keep. Shapes: B rows, T tokens.
+and the head is the caller's to keep. Rows have at most as many tokens as the context, and padding after them.
+Shapes: B rows, T tokens.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ class RewardModel(Transformer):
     def forward(self, tokens_BT: Tensor, weights_BT: Tensor) -> Tensor:  # type: ignore[override]
         T = weights_BT.shape[1]
         last_B = T - weights_BT.flip(1).argmax(1)  # the token that the last weight predicts
-        hidden_BTD = self.hidden(tokens_BT)
+        hidden_BTD = self.hidden(tokens_BT[:, : self.hyper.context_length])  # what is cut is padding
         rows_B = torch.arange(len(last_B), device=last_B.device)
-        rewards_B: Tensor = self.reward(hidden_BTD[rows_B, last_B].float())[:, 0]
+        with torch.autocast(tokens_BT.device.type, enabled=False):  # rewards need more than 8 bits
+            rewards_B: Tensor = self.reward(hidden_BTD[rows_B, last_B].float())[:, 0]
         return rewards_B
 
 
@@ -50,4 +52,6 @@ class ActorCritic(Transformer):
     def forward(self, tokens_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         head_VD = self.token_embd.weight if self.output is None else self.output.weight
         hidden_BTD = self.hidden(tokens_BT)
-        return self.nats(hidden_BTD, head_VD, targets_BT), self.value(hidden_BTD.float())[..., 0]
+        with torch.autocast(tokens_BT.device.type, enabled=False):  # values need more than 8 bits
+            values_BT: Tensor = self.value(hidden_BTD.float())[..., 0]
+        return self.nats(hidden_BTD, head_VD, targets_BT), values_BT

@@ -5,6 +5,7 @@ A program is the caller's own and runs as they do: it is not confined.
 
 from __future__ import annotations
 
+import math
 import runpy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,12 +32,14 @@ def of_model(path: Path) -> Reward:
     from twofile.train.feedback.reward import open_reward_model, scores
 
     model = open_reward_model(path)
+    longest = model.hyper.context_length
 
     def reward(prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[float]:
         rows = []
         for prompt, said in zip(prompts, replies, strict=True):
             ids = np.array((*prompt.ids, *said.ids), np.int64)
-            rows.append(Example(ids, np.arange(len(ids)) >= len(prompt.ids)))
+            row = Example(ids, np.arange(len(ids)) >= len(prompt.ids))
+            rows.append(Example(row.ids[-longest:], row.supervised[-longest:]))
         found: list[float] = scores(model, rows).tolist()
         return found
 
@@ -67,16 +70,20 @@ def program(path: Path, function: str) -> Program:
     finite number."""
     try:
         judge = runpy.run_path(str(path)).get(function)
-    except OSError as error:
-        raise TrainError(f"{path} cannot be read ({error})", "give FILE.py:FUNCTION") from error
+    except Exception as error:  # whatever a person's own program does
+        raise TrainError(f"{path} cannot be run ({type(error).__name__}: {error})", "give FILE.py:FUNCTION") from error
     if not callable(judge):
         raise TrainError(f"{path} has no function {function}", "give FILE.py:FUNCTION")
 
     def checked(messages: list[Mapping[str, Any]], text: str, row: dict[str, Any]) -> float:
         value = judge(messages, text, row)
-        if isinstance(value, bool | int | float) and abs(value) < float("inf"):
-            return float(value)
-        raise TrainError(f"{path}:{function} gave {value!r}, which is no finite number")
+        try:
+            number = float(value) if not isinstance(value, str) else math.nan
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise TrainError(f"{path}:{function} gave {value!r}, which is no finite number")
+        return number
 
     return checked
 

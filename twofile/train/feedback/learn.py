@@ -53,7 +53,7 @@ class Learned(Generic[Model]):
 
 def learn_rewards(settings: Settings, run: Path, say: Callable[[str], object] = print) -> Learned[RewardModel]:
     """Train a reward model on pairs."""
-    opened, learned, held_out = _pairs(settings, run, say)
+    opened, learned, held_out = _pairs(settings, run, say, room=1)  # it reads the last token too
     model = opened.start.model(RewardModel)
     result = train_from(opened, model, Rewarding(opened.settings, learned, held_out), run)
     if held_out:
@@ -97,12 +97,14 @@ def reinforce(
 
 
 def _pairs(
-    settings: Settings, run: Path, say: Callable[[str], object]
+    settings: Settings, run: Path, say: Callable[[str], object], room: int = 0
 ) -> tuple[Opened, list[Comparison], list[Comparison]]:
     with opening(settings, run, say) as opened:
         counts = PairCounts()
         pairs = chain.from_iterable(map(read_pairs, opened.settings.data))
-        found = comparisons(pairs, opened.template, opened.settings.context + 1, counts)
+        context = opened.start.hyper.context_length
+        longest = min(opened.settings.context + 1, context + 1 - room)
+        found = comparisons(pairs, opened.template, longest, counts)
     say(str(counts))
     checkpoint.seed_all(opened.settings.seed)
     return opened, *hold_out(found, opened.settings.held_out, _prompt)

@@ -67,7 +67,7 @@ Reward = Callable[[Sequence[Prompt], Sequence[Reply]], Sequence[float]]
 
 class Online:
     """The stage. `settings.batch` counts replies; `settings.options` are those of OPTIONS. `policy` is the model that
-    trains, an ActorCritic for PPO. Close it when done.
+    trains, an ActorCritic for PPO.
 
     Validation answers held-out prompts, once each, always with the same seeds: `cost` (the reward, less than nothing),
     then with `held_out_` before them `reward`, `kl` (nats a reply from the reference), `length`, `ended`, and `gold`,
@@ -142,7 +142,7 @@ class Online:
 
     def loss(self, model: nn.Module, micro: Batch) -> Tensor:
         nats_BT, values_BT = self._say(model, micro["tokens_BT"])
-        logp_BT = -nats_BT
+        logp_BT = -nats_BT * micro["weights_BT"]  # outside the reply nothing may overflow
         clip = float(self.options["clip"]), float(self.options["clip_high"])
         loss_BT = ppo.policy_loss(logp_BT, micro["old_BT"], micro["advantages_BT"], *clip)
         if self.method == "grpo":

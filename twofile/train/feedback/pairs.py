@@ -10,14 +10,14 @@ counts. A tie is no pair, nor are conversations that part before their last mess
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from twofile.train.records import read_records
-from twofile.train.tune.conversations import conversation
+from twofile.train.tune.conversations import Conversation, conversation
 
 __all__ = ["Messages", "Pair", "pair", "read_pairs"]
 
@@ -52,7 +52,9 @@ def pair(row: Any) -> Pair | None:
         raise ValueError("it has no chosen and rejected")
     if row["chosen"] == row["rejected"]:
         return None
-    tools = row.get("tools") or ()
+    asked = {"tools": row.get("tools")}
+    if _conversation(row["chosen"]) and _conversation(row["rejected"]):  # whole ones, whatever else the row says
+        return _whole(*(conversation({"messages": _transcript(row[name]), **asked}) for name in ("chosen", "rejected")))
     if "messages" in row:
         prompt = row["messages"]
     elif "conversations" in row:
@@ -60,13 +62,18 @@ def pair(row: Any) -> Pair | None:
     elif "prompt" in row:
         prompt = row["prompt"]
     else:
-        return _whole(_transcript(row["chosen"]), _transcript(row["rejected"]), tools)
+        raise ValueError("chosen or rejected has no prompt, and is no conversation by itself")
     prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    both = (
-        conversation({"messages": [*prompt, *_reply(row[name])], "tools": tools}) for name in ("chosen", "rejected")
+    return _whole(
+        *(conversation({"messages": [*prompt, *_reply(row[name])], **asked}) for name in ("chosen", "rejected"))
     )
-    chosen, rejected = (talk.messages for talk in both)
-    return _whole(chosen, rejected, tools)
+
+
+def _conversation(value: Any) -> bool:
+    """Whether this is more than a reply: it begins with somebody else than the assistant."""
+    if isinstance(value, str):
+        return value.startswith("\n\nHuman: ")
+    return isinstance(value, list) and bool(value) and value[0].get("role") != "assistant"
 
 
 def _reply(value: Any) -> list[Any]:
@@ -78,26 +85,25 @@ def _reply(value: Any) -> list[Any]:
     return [value] if isinstance(value, Mapping) else list(value)
 
 
-def _whole(chosen: Sequence[Mapping[str, Any]], rejected: Sequence[Mapping[str, Any]], tools: Any) -> Pair | None:
+def _whole(one: Conversation, other: Conversation) -> Pair | None:
     """Two conversations that differ in their last message alone."""
+    chosen, rejected = one.messages, other.messages
     same = len(list(takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False))))
     if same == len(chosen) == len(rejected) or len(chosen) != same + 1 or len(rejected) != same + 1:
         return None
     if any(talk[-1].get("role") != "assistant" for talk in (chosen, rejected)):
         raise ValueError("chosen or rejected is not the assistant's")
-    return Pair(tuple(chosen[:-1]), chosen[-1], rejected[-1], tuple(tools))
+    return Pair(chosen[:-1], chosen[-1], rejected[-1], one.tools)
 
 
-def _transcript(value: Any) -> Sequence[Mapping[str, Any]]:
+def _transcript(value: Any) -> Any:
     """Messages of a list of them, or of a text of "Human:" and "Assistant:"."""
     if not isinstance(value, str):
-        return conversation({"messages": value}).messages
-    head, *parts = _TURN.split(value)
-    if head.strip() or not parts:
-        raise ValueError("chosen or rejected has no prompt, and is no conversation by itself")
+        return value
+    _, *parts = _TURN.split(value)
     roles = {"Human": "user", "Assistant": "assistant"}
     turns = zip(parts[::2], parts[1::2], strict=True)
-    return conversation({"messages": [{"role": roles[who], "content": said.strip()} for who, said in turns]}).messages
+    return [{"role": roles[who], "content": said.strip()} for who, said in turns]
 
 
 def _voted(row: Mapping[str, Any]) -> Pair | None:
@@ -108,5 +114,4 @@ def _voted(row: Mapping[str, Any]) -> Pair | None:
     order = ("response1", "response2") if first > second else ("response2", "response1")
     asked = {name: row.get(name) for name in ("instruction", "input")}
     said = {name: str(row[name]) if isinstance(row[name], bool | int | float) else row[name] for name in order}
-    chosen, rejected = (conversation({**asked, "output": said[name]}).messages for name in order)
-    return _whole(chosen, rejected, ())
+    return _whole(*(conversation({**asked, "output": said[name]}) for name in order))

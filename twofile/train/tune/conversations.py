@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,27 +90,41 @@ def _plain(message: Any) -> Iterator[Mapping[str, Any]]:
         return
     if not isinstance(parts, list):
         raise ValueError("a message has no content")
-    texts: dict[str, list[str]] = {"text": [], "thinking": []}
-    calls, results = list(message.get("tool_calls") or ()), list[Any]()
+    rest = {key: value for key, value in message.items() if key not in ("content", "tool_calls")}
+    held = _Held(calls=list(message.get("tool_calls") or ()))
     for part in parts:
         kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind in texts and isinstance(part.get(kind), str):
-            texts[kind].append(part[kind])
+        if kind == "text" and isinstance(part.get("text"), str):
+            held.text += part["text"]
+        elif kind == "thinking" and isinstance(part.get("thinking"), str):
+            held.thinking += part["thinking"]
         elif kind == "tool_call":
-            calls.append(_call(part))
+            held.calls.append(_call(part))
         elif kind == "tool_result":
-            results.append(part.get("content"))
+            if held != _Held():
+                yield held.message(rest)
+            held, given = _Held(), part.get("content")
+            yield {
+                "role": "tool",
+                "content": given if isinstance(given, str) else json.dumps(given, ensure_ascii=False),
+            }
         else:
             raise ValueError(f"a message has a part of type {kind!r}, which a model of text cannot learn from")
-    rest = {key: value for key, value in message.items() if key not in ("content", "tool_calls")}
-    if texts["thinking"]:
-        rest["reasoning_content"] = "".join(texts["thinking"])
-    if calls:
-        rest["tool_calls"] = calls
-    if texts["text"] or texts["thinking"] or calls or not results:
-        yield {**rest, "content": "".join(texts["text"])}
-    for result in results:
-        yield {"role": "tool", "content": result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)}
+    if held != _Held():
+        yield held.message(rest)
+
+
+@dataclass
+class _Held:
+    """Parts of a message, up to a result of a tool."""
+
+    text: str = ""
+    thinking: str = ""
+    calls: list[Any] = field(default_factory=list)
+
+    def message(self, rest: Mapping[str, Any]) -> dict[str, Any]:
+        more: dict[str, Any] = {"reasoning_content": self.thinking} if self.thinking else {}
+        return {**rest, **more, **({"tool_calls": self.calls} if self.calls else {}), "content": self.text}
 
 
 def _call(said: Any) -> dict[str, Any]:

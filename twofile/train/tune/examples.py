@@ -109,6 +109,8 @@ def _pieces(talk: Conversation, template: ChatTemplate, longest: int) -> list[Ex
     head = [message for message in talk.messages[: starts[0] if starts else 0] if message["role"] != "assistant"]
     ends = [*starts[1:], len(talk.messages)]
     turns = [list(talk.messages[start:end]) for start, end in zip(starts, ends, strict=True)]
+    if turns:  # a greeting before the first user stays with the first turn
+        turns[0][:0] = [message for message in talk.messages[: starts[0]] if message["role"] == "assistant"]
     found: list[Example] = []
     held: list[Mapping[str, Any]] = []
     last: Example | None = None

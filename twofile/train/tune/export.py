@@ -37,7 +37,9 @@ def export(
     table: dict[str, Any] = kept(run)
     stage = f"{table['asked']['stage']} {step} steps"
     lineage = start.provenance.then(stage, parent=start.sha256, command=command)
-    data = [f"{Path(file).name} {table['hashes'][key]}" for key, file in table["files"].items() if key != "base"]
+    data = [
+        f"{Path(file).name} {table['hashes'][key]}" for key, file in table["files"].items() if key.startswith("data ")
+    ]
     lineage = lineage.extended(name=name, description=description, data=data)
     shapes = start.hyper.shapes()
     weights = ((k, weight.detach().float().cpu().numpy()) for k, weight in model.state_dict().items() if k in shapes)

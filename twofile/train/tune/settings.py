@@ -39,6 +39,7 @@ class Settings:
     seed: int = 0
     held_out: float = 0.05  # share of the data kept to measure on
     options: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, Path] = field(default_factory=dict)  # files that the run depends on beside its data: a judge
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.micro < 1 or self.batch % self.micro:
@@ -49,14 +50,15 @@ class Settings:
     def table(self) -> dict[str, Any]:
         """As JSON knows it, flat: the numbers of the plan and the stage's own among the others."""
         own = {name: getattr(self, name) for name in ("stage", "context", "batch", "micro", "seed", "held_out")}
-        table: dict[str, Any] = json.loads(json.dumps(own | dataclasses.asdict(self.plan) | dict(self.options)))
+        options = {f"{self.stage}.{name}" if hasattr(self.plan, name) else name: v for name, v in self.options.items()}
+        table: dict[str, Any] = json.loads(json.dumps(own | dataclasses.asdict(self.plan) | options))
         return table
 
 
 def begin(settings: Settings, run: Path, say: Callable[[str], object]) -> Settings:
     """Settle what a run does: as asked where it is new, as it began where there is a checkpoint to go on from, but for
     how long. TrainError where its base or its data are other files by now."""
-    files = {"base": settings.base, **{f"data {i}": path for i, path in enumerate(settings.data)}}
+    files = {"base": settings.base, **{f"data {i}": path for i, path in enumerate(settings.data)}, **settings.others}
     hashes = {name: file_sha256(path) for name, path in files.items()}
     if checkpoint.checkpoints(run):
         before = kept(run)
@@ -65,6 +67,9 @@ def begin(settings: Settings, run: Path, say: Callable[[str], object]) -> Settin
                 what = files.get(name, "its data")
                 hint = "name the same files, or train into another folder"
                 raise TrainError(f"{run} has learned from something else: {what} is another file now", hint)
+        if before["asked"]["stage"] != settings.stage:
+            message = f"{run} is a run of {before['asked']['stage']}, not of {settings.stage}"
+            raise TrainError(message, "resume it with the command that began it, or train into another folder")
         now = settings.table()
         for name, value in sorted(now.items()):
             if name not in _LENGTH and before["asked"].get(name) != value:
@@ -73,13 +78,12 @@ def begin(settings: Settings, run: Path, say: Callable[[str], object]) -> Settin
         names = {entry.name for entry in dataclasses.fields(Plan)} - set(_LENGTH)
         plan = dataclasses.replace(plan, **{name: was[name] for name in names if name in was})
         own = {name: was[name] for name in ("context", "batch", "micro", "seed", "held_out")}
-        options = {name: was.get(name, value) for name, value in settings.options.items()}
+        options = {**settings.options, **before["options"]}
         settings = dataclasses.replace(settings, plan=plan, options=options, **own)
     run.mkdir(parents=True, exist_ok=True)
-    write_json(
-        run / FILE,
-        {"asked": settings.table(), "hashes": hashes, "files": {name: str(path) for name, path in files.items()}},
-    )
+    named = {name: str(path) for name, path in files.items()}
+    told = {"asked": settings.table(), "options": dict(settings.options), "hashes": hashes, "files": named}
+    write_json(run / FILE, told)
     return settings
 
 
