@@ -116,9 +116,18 @@ def test_people_judge(tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixtu
 
 def test_what_is_no_arena(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    for text in ("[1]\n", "x\n", '{"text": "a"}\n'):
+    for text in (
+        "[1]\n",
+        "x\n",
+        '{"text": "a"}\n',
+        '{"score": 1}\n',
+        "GGUF, and precious",
+        "notes\nof mine",
+        "{'a': 1}",
+    ):
         path.write_text(text)
         with pytest.raises(TaskError, match="no file of an arena"):
             Arena(path)
+        assert path.read_text() == text  # what is not ours stays as it is
     arena = Arena(tmp_path / "new" / "b.jsonl")
     assert list(arena.open("j", ["a", "b"], [Asked(({"role": "user", "content": "x"},), {})])) == []

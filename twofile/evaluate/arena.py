@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,12 +61,13 @@ class Arena:
         self.answers: dict[tuple[str, str], str] = {}
         self.comparisons: dict[tuple[str, str, str], Comparison] = {}  # by judge, round, and both models
         for line in _lines(path):
-            if line.keys() == set(_FIELDS):
-                self.answers[line["prompt"], line["model"]] = line["text"]
-            elif "score" in line:
-                self._know(line.pop("judge"), Comparison(**line))
-            else:
-                raise TaskError(f"{path} is no file of an arena", "name another with --into")
+            try:
+                if line.keys() == set(_FIELDS):
+                    self.answers[line["prompt"], line["model"]] = line["text"]
+                else:
+                    self._know(line.pop("judge"), Comparison(**line))
+            except (KeyError, TypeError, AttributeError) as error:
+                raise TaskError(f"{path} is no file of an arena", "name another with --into") from error
 
     def _know(self, judge: str, found: Comparison) -> None:
         self.comparisons[judge, found.round, f"{found.first} {found.second}"] = found
@@ -118,19 +120,18 @@ class Arena:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a file; the last one may have been torn by a kill, and is then cut off."""
+    """The lines of a file. A last one that a kill tore is cut off, where the others are those of an arena."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         return
     data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        path.write_bytes(whole)
-    for line in whole.splitlines():
+    end = data.rfind(b"\n") + 1
+    for line in data[:end].splitlines():
         try:
-            found = json.loads(line)
+            yield json.loads(line)
         except ValueError as error:
             raise TaskError(f"{path} is no file of an arena", "name another with --into") from error
-        if not isinstance(found, dict):
+    if end < len(data):
+        if not data[end:].startswith((b'{"prompt"', b'{"judge"', b"{")[: 3 if end else 2]):
             raise TaskError(f"{path} is no file of an arena", "name another with --into")
-        yield found
+        os.truncate(path, end)

@@ -215,6 +215,12 @@ def test_programs_are_run_in_a_sandbox(data: Path, tmp_path: Path) -> None:
     assert not passes("import socket; socket.create_connection(('127.0.0.1', 1))")
     assert not passes("x = bytearray(1 << 31)")
     assert not passes("while True: pass", seconds=1)
+    assert not passes("while True: print('a' * 1000)", seconds=3)
+    assert not passes("import os; os.write(1, b'\\ntwofile: passed\\n'); os._exit(3)")
+    assert not passes("raise ValueError('bwrap: not me')")
+    remount = "ctypes.CDLL(None).mount(None, b'/usr', None, 4096 | 32, None)"
+    assert passes(f"import ctypes, os; assert {remount} != 0 and not os.access('/usr/lib', os.W_OK)")
+    assert passes("import os; assert os.getuid() == 65534")
 
 
 def test_without_a_sandbox_nothing_is_run(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """HumanEval: functions to write, right where their tests pass (pass@1, greedy).
 
-What a model writes is never run but in a sandbox: bubblewrap with nothing of the machine but its system libraries, read
-only: no network, no other processes, a gigabyte of memory, ten seconds. Without bubblewrap the task is refused.
+What a model writes is never run but in a sandbox: bubblewrap as nobody, without capabilities or namespaces of its own,
+with nothing of the machine but its system libraries, read only: no network, no other processes, a gigabyte of memory a
+process, 16 MB of files, ten seconds. Without bubblewrap the task is refused.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +24,7 @@ __all__ = ["HUMANEVAL", "passes"]
 _STOP = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\nassert", "```")
 _SECONDS = 10
 _MEMORY = 1 << 30
+_FILES = 16 << 20  # bytes that it may write, to a file or to its output
 
 
 def _load(folder: Path, shots: int) -> list[Item]:
@@ -49,28 +52,40 @@ def passes(program: str, seconds: float = _SECONDS) -> bool:
     ]  # fmt: skip
     prefix = () if sys.base_prefix == "/usr" else ("--ro-bind", sys.base_prefix, sys.base_prefix)
     command = [
-        bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--ro-bind", "/usr", "/usr", *links,
-        *prefix, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--chdir", "/tmp", python, "-I", "-c", _START,
+        bwrap, "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL",
+        "--disable-userns", "--die-with-parent", "--new-session", "--clearenv", "--ro-bind", "/usr", "/usr", *links,
+        *prefix, "--proc", "/proc", "--dev", "/dev", "--size", str(_FILES), "--tmpfs", "/tmp",
+        "--chdir", "/tmp", python, "-I", "-c", _START,
     ]  # fmt: skip
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
         resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 1))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_FILES, _FILES))
 
-    try:
-        done = subprocess.run(
-            command, input=program.encode(), capture_output=True, timeout=seconds, preexec_fn=limit, check=False
+    with (
+        tempfile.TemporaryFile() as output,
+        tempfile.TemporaryFile() as errors,
+    ):  # files, so that what is said is bounded
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=errors, preexec_fn=limit, start_new_session=True
         )
-    except subprocess.TimeoutExpired:
-        return False
-    if b"bwrap:" in done.stderr:
-        raise TaskError(f"bubblewrap does not work here: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout.endswith(_PASSED.encode())
+        try:
+            process.communicate(program.encode(errors="replace"), timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return False
+        errors.seek(0)
+        told = errors.read(1 << 12)
+        if process.returncode and told.startswith(b"bwrap:"):
+            raise TaskError(f"bubblewrap does not work here: {told.decode(errors='replace').strip()}")
+        output.seek(max(0, output.seek(0, 2) - len(_PASSED)))
+        return process.returncode == 0 and output.read() == _PASSED.encode()
 
 
 _PASSED = "\ntwofile: passed\n"
-# the program is read first and leaves by itself; what it prints or exits with is no proof, its last statement is
+# it has passed where all of it was run: a proof against accidents, not against a program that means to be counted
 _START = (
     "import sys\nprogram = sys.stdin.read()\nscope = {'__name__': 'program'}\n"
     f"exec(compile(program, 'program', 'exec'), scope)\nsys.__stdout__.write({_PASSED!r})\nsys.__stdout__.flush()"
