@@ -124,7 +124,9 @@ def test_labels_become_training_data(store: Store, tmp_path: Path, capsys: pytes
     store.submit(label(2, "ann", "text", text="ideal"))
     store.submit(label(3, "ann", "text", text="good"))
     store.submit(label(4, "ann", "tie"))
-    store.submit(label(5, "ann", "skip"))
+    store.submit(label(5, "ann", "skip", text="not to be learned"))
+    assert store.counts("ann")["done"] == 4
+    assert store.next("bob") == store.item(5)  # who passes over an item leaves it to others
     found = list(pairs(store))
     assert [(one["chosen"], one["rejected"]) for one in found] == [("B", "A"), ("good", "bad")]
     assert found[0]["votes"] == {"second": 2, "first": 1}
@@ -302,6 +304,8 @@ def test_blind(tmp_path: Path, serve: Callable[..., Server]) -> None:
         ("/api/label", {}, {"Content-Type": "text/plain"}, 400),
         ("/api/label", {"labeller": "ann", "item": 77, "id": "1", "verdict": "left"}, {}, 400),
         ("/api/label", {"labeller": "ann", "item": 1, "id": "1", "verdict": "best"}, {}, 400),
+        ("/api/label", {"labeller": "ann", "item": 1, "key": "of another", "id": "1", "verdict": "left"}, {}, 400),
+        ("/api/label", {"labeller": "ann", "item": 1 << 70, "id": "1", "verdict": "left"}, {}, 400),
         ("/api/label", {"labeller": "ann", "item": True, "id": "1", "verdict": "left"}, {}, 400),
         ("/api/label", {"labeller": "ann", "item": 1, "id": "", "verdict": "left"}, {}, 400),
         ("/api/label", {"labeller": "", "item": 1, "id": "1", "verdict": "left"}, {}, 400),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ class _Server:
 
     def __init__(self, store: Store, instructions: str, each: int) -> None:
         self.store, self.instructions, self.each = store, instructions, each
+        self.lock = threading.Lock()
         self.held: dict[int, tuple[str, float]] = {}  # item: who sees it, since when
 
     async def file(self, request: Request) -> Response:
@@ -53,10 +55,11 @@ class _Server:
 
     def _next(self, labeller: str) -> dict[str, Any]:
         now = time.monotonic()
-        self.held = {k: v for k, v in self.held.items() if now - v[1] < _HELD and v[0] != labeller}
-        found = self.store.next(labeller, self.each, list(self.held))
-        if found is not None:
-            self.held[found.id] = (labeller, now)
+        with self.lock:
+            self.held = {k: v for k, v in self.held.items() if now - v[1] < _HELD and v[0] != labeller}
+            found = self.store.next(labeller, self.each, list(self.held))
+            if found is not None:
+                self.held[found.id] = (labeller, now)
         return {
             "item": None if found is None else _shown(found, labeller),
             "counts": self.store.counts(labeller, self.each),
@@ -68,6 +71,8 @@ class _Server:
 
     def _label(self, said: dict[str, Any]) -> str:
         labeller, item = _labeller(said.get("labeller")), self.store.item(_whole(said.get("item")))
+        if said.get("key", item.key) != item.key:
+            raise LabelError("this label is of an item of another file of labels")
         text, reason, verdict = (_text(said.get(name, "")) for name in ("text", "reason", "verdict"))
         if verdict in _SIDES:
             if len(item.replies) != 2:
@@ -88,7 +93,8 @@ class _Server:
         if label is None:
             return JSONResponse({"item": None})
         item = self.store.item(label.item)
-        self.held[item.id] = (labeller, time.monotonic())
+        with self.lock:
+            self.held[item.id] = (labeller, time.monotonic())
         verdict: str = label.verdict
         if verdict in ("first", "second"):
             verdict = _SIDES[(verdict == "second") ^ _swapped(item, labeller)]
@@ -138,7 +144,7 @@ def _swapped(item: Item, labeller: str) -> bool:
 
 def _shown(item: Item, labeller: str) -> dict[str, Any]:
     replies = item.replies[::-1] if len(item.replies) == 2 and _swapped(item, labeller) else item.replies
-    return {"id": item.id, "messages": list(item.messages), "replies": list(replies)}
+    return {"id": item.id, "key": item.key, "messages": list(item.messages), "replies": list(replies)}
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -147,7 +153,7 @@ async def _body(request: Request) -> dict[str, Any]:
         raise LabelError("the request is no JSON")
     try:
         found = json.loads(await request.body())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LabelError("the request is no JSON") from error
     if not isinstance(found, dict):
         raise LabelError("the request is no JSON object")
@@ -161,7 +167,7 @@ def _labeller(name: Any) -> str:
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
         raise LabelError("an item has a whole number")
     return value
 
@@ -169,4 +175,4 @@ def _whole(value: Any) -> int:
 def _text(value: Any, longest: int = _LONGEST) -> str:
     if not isinstance(value, str) or len(value) > longest:
         raise LabelError(f"a text has at most {longest} characters")
-    return value
+    return value.encode("utf-8", "replace").decode()  # half a character is none

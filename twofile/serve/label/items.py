@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,22 +49,24 @@ def item(row: Any, source: str = "") -> Item:
 
 def conversations(store: Store) -> Iterator[dict[str, Any]]:
     """Every text that somebody wrote, as the assistant's answer."""
+    labels = store.labels()  # before the items: every label then has its item
     items = {one.id: one for one in store.items()}
-    for label in store.labels():
-        if label.text.strip():
+    for label in labels:
+        if label.text.strip() and label.verdict != "skip":
             asked = items[label.item]
             yield _row(asked, messages=[*asked.messages, {"role": "assistant", "content": label.text}])
 
 
 def pairs(store: Store) -> Iterator[dict[str, Any]]:
     """What most labellers chose, and every correction over what it corrects."""
+    given = _by_item(label for label in store.labels() if label.verdict != "skip")
     items = {one.id: one for one in store.items()}
-    for number, labels in _by_item(store.labels()).items():
+    for number, labels in given.items():
         asked = items[number]
         if len(asked.replies) == 2:
-            votes = Counter(label.verdict for label in labels if label.verdict != "skip")
+            votes = Counter(label.verdict for label in labels)
             first, second = votes["first"], votes["second"]
-            if first != second:
+            if 2 * max(first, second) > votes.total():
                 order = asked.replies if first > second else asked.replies[::-1]
                 reasons = [label.reason for label in labels if label.reason]
                 yield _row(
@@ -100,7 +102,7 @@ def export(store: Store, folder: Path) -> dict[str, int]:
     return counts
 
 
-def _by_item(labels: Sequence[Label]) -> dict[int, list[Label]]:
+def _by_item(labels: Iterable[Label]) -> dict[int, list[Label]]:
     found: dict[int, list[Label]] = {}
     for label in labels:
         found.setdefault(label.item, []).append(label)

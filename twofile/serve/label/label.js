@@ -11,14 +11,21 @@ let turn = 0; // what the page asked for last: answers to earlier questions are 
 
 async function call(path, body) {
   const answer = await fetch(path, body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-  const found = await answer.json().catch(() => ({ error: `the server says ${answer.status}` }));
-  if (!answer.ok) throw new RangeError(found.error || `the server says ${answer.status}`);
-  return found;
+  if (answer.status === 400) throw new RangeError((await answer.json()).error); // it was heard, and refused
+  if (!answer.ok) throw new Error(`the server says ${answer.status}`);
+  return answer.json();
 }
 
 function say(text) {
   $("banner").hidden = !text;
   $("banner").textContent = text;
+}
+
+// What the server will not have is kept beside, so that no text is lost.
+function refuse(label, why) {
+  const refused = JSON.parse(localStorage.getItem("twofile.refused") || "[]");
+  localStorage.setItem("twofile.refused", JSON.stringify([...refused, { ...label, why }]));
+  say(`A label was not taken: ${why}. Its text: ${label.text || "none"}`);
 }
 
 async function send() {
@@ -27,10 +34,11 @@ async function send() {
   try {
     for (let labels = waiting(); labels.length; labels = waiting()) {
       try {
-        await call("/api/label", labels[0]);
+        const { outcome } = await call("/api/label", labels[0]);
+        if (outcome === "other") refuse(labels[0], "you have labelled this item in another window");
       } catch (error) {
         if (!(error instanceof RangeError)) throw error;
-        say(`A label was refused: ${error.message}.`);
+        refuse(labels[0], error.message);
       }
       keep(waiting().filter((label) => label.id !== labels[0].id));
     }
@@ -80,7 +88,7 @@ function content(message) {
 }
 
 function show(found, before) {
-  item = found;
+  item = found && { ...found, labeller: $("labeller").value.trim() };
   $("form").hidden = !found;
   $("talk").replaceChildren();
   $("replies").replaceChildren();
@@ -147,7 +155,7 @@ async function submit(verdict) {
   const text = $("text").value;
   if (verdict === "text" && !text.trim()) return say("Write the answer first.");
   const written = item.replies.length === 1 && verdict !== "text" ? "" : text;
-  const label = { id: crypto.randomUUID(), item: item.id, labeller: $("labeller").value.trim(), verdict, text: written, reason: $("reason").value };
+  const label = { id: crypto.randomUUID(), item: item.id, key: item.key, labeller: item.labeller, verdict, text: written, reason: $("reason").value };
   keep([...waiting(), label]);
   item = null;
   say("");
@@ -157,15 +165,17 @@ async function submit(verdict) {
 async function undo() {
   if (!(await send())) return;
   turn++;
-  const found = await call("/api/undo", { labeller: $("labeller").value.trim() });
+  const found = await call("/api/undo", { labeller: $("labeller").value.trim() }).catch(() => null);
+  if (!found) return say("The server is away; nothing was undone.");
   if (!found.item) return say("There is nothing to undo.");
   say("Undone: label it again.");
   show(found.item, found.before);
 }
 
 document.addEventListener("keydown", (event) => {
+  if (event.repeat && !event.target.matches("input, textarea")) return; // a key that is held labels once
   if (event.key === "Escape") return document.activeElement.blur();
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) return submit("text");
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) return event.repeat ? undefined : submit("text");
   if (event.target.matches("input, textarea") || event.ctrlKey || event.metaKey || event.altKey || !item) return;
   const two = item.replies.length === 2;
   const does = {

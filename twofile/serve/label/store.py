@@ -123,7 +123,8 @@ class Store:
         chosen = ",".join(str(int(number)) for number in without) or "NULL"
         rows = self._rows(
             f"""SELECT {_ITEM} FROM item AS i
-            LEFT JOIN (SELECT item, COUNT(*) AS n, MAX(labeller = ?) AS mine FROM label WHERE undone = 0 GROUP BY item)
+            LEFT JOIN (SELECT item, SUM(verdict <> 'skip') AS n, MAX(labeller = ?) AS mine FROM label WHERE undone = 0
+            GROUP BY item)
             AS l ON l.item = i.id
             WHERE COALESCE(mine, 0) = 0 AND COALESCE(n, 0) < ?
             ORDER BY i.id IN ({chosen}), -COALESCE(n, 0), i.id LIMIT 1""",
@@ -173,7 +174,8 @@ class Store:
         """Of items, of those with enough labels, of labels that stand, of this labeller's."""
         (row,) = self._rows(
             """SELECT (SELECT COUNT(*) FROM item),
-            (SELECT COUNT(*) FROM (SELECT item FROM label WHERE undone = 0 GROUP BY item HAVING COUNT(*) >= ?)),
+            (SELECT COUNT(*) FROM (SELECT item FROM label WHERE undone = 0 AND verdict <> 'skip'
+            GROUP BY item HAVING COUNT(*) >= ?)),
             (SELECT COUNT(*) FROM label WHERE undone = 0),
             (SELECT COUNT(*) FROM label WHERE undone = 0 AND labeller = ?)""",
             each,
@@ -203,7 +205,7 @@ class Store:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
 def _item(row: tuple[Any, ...]) -> Item:
