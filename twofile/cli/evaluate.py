@@ -11,6 +11,7 @@ import click
 from twofile.cli.console import note, table
 from twofile.cli.options import engine_options, open_engine
 from twofile.cli.texts import documents, seen_in
+from twofile.errors import TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,6 +104,8 @@ def _measure(
     from twofile.evaluate.tasks.scoring import Scorer
     from twofile.params.checksum import file_sha256
 
+    if ask is not None and not task.chat:
+        raise TaskError(f"{task.name} gives texts to go on from, not questions to an assistant", "leave --chat out")
     shots = task.shots if shots is None else shots
     items = draw(task.load(data, shots), limit, seed)
     seen = seen_in(trained, [item.text for item in items]) if trained else None
@@ -111,8 +114,8 @@ def _measure(
     path = into / f"{engine.path.stem}-{model[:8]}-{task.name}.jsonl" if into else None
     scorer = Scorer(engine, ask)
     outcomes = evaluate(task, items, scorer, about, path, seen=seen, progress=_progress(task.name))
-    if scorer.cut:
-        note(f"{task.name}: {scorer.cut} texts did not fit into the context and lost their beginning")
+    if cut := sum(one.cut for one in outcomes):
+        note(f"{task.name}: {cut} items did not fit into the context and lost their beginning")
     found = _figures(task, outcomes, task.name)
     if seen is not None:
         clean = [one for one in outcomes if not one.seen]

@@ -34,7 +34,6 @@ def seen_in(files: Sequence[Path], texts: Sequence[str]) -> Callable[[str], bool
             overlap.mark(document, known, seen)
 
     def judge(text: str) -> bool:
-        runs = overlap.runs(text)
-        return bool(len(runs) and seen[np.searchsorted(known, runs)].any())
+        return overlap.touched(text, known, seen)
 
     return judge

@@ -18,6 +18,7 @@ import pytest
 
 from tests.cli.test_main import call
 from tests.tiny import tiny_parameters
+from twofile.cli.texts import seen_in
 from twofile.engine.engine import Engine
 from twofile.errors import NotFoundError, TaskError
 from twofile.evaluate.tasks.choices import accuracy
@@ -121,7 +122,7 @@ def test_protocols(data: Path) -> None:
     sum_ = one("gsm8k", data, 1)
     assert isinstance(sum_, Question)
     asked = "Question: Tom has 2 apples and buys 1,003.\nAnswer:"
-    assert sum_.prompt == f"{asked} 2+1003=1005\n#### 1,005\n\n{asked}"
+    assert sum_.prompt == f"{asked} 2+1003=<<2+1003=1005>>1005\n#### 1,005\n\n{asked}"
 
 
 def logp(engine: Engine, context: list[int], continuation: list[int]) -> float:
@@ -164,7 +165,7 @@ def test_what_does_not_fit_is_counted(engine: Engine) -> None:
     scorer = Scorer(engine)
     long = "the girl " * engine.context_length
     ((_, (said,)),) = scorer.choices([Choice("a", "", ((long, " was"),), (0,))])
-    assert scorer.cut == 1
+    assert scorer.cut == {"a"}
     assert math.isfinite(said.logp)
     with pytest.raises(TaskError, match="fit into the context"):
         list(scorer.choices([Choice("a", "", (("x", long),), (0,))]))
@@ -176,11 +177,30 @@ def test_by_length() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "number"),
-    [("so 3 and 4\n#### 1,005", 1005), ("#### $7.5 and 8", 7.5), ("it is 12.", 12), ("-3", -3), ("none", None)],
+    ("text", "strict", "last"),
+    [
+        ("so 3 and 4\n#### 1,005\n#### 8", 1005, 8),
+        ("#### 7.5. And $8", 7.5, 8),
+        ("it is 12.", None, 12),
+        ("-3", None, -3),
+        ("none, #### .", None, None),
+    ],
 )
-def test_numbers(text: str, number: float | None) -> None:
-    assert number_of(text) == number
+def test_numbers(text: str, strict: float | None, last: float | None) -> None:
+    assert number_of(text, strict=True) == strict
+    assert number_of(text) == last
+
+
+def test_what_training_text_holds_is_of_the_item_alone(data: Path, tmp_path: Path) -> None:
+    """Solved examples are of the training part of a task, and may stand in a training text; that taints no item."""
+    (item,) = TASKS["gsm8k"].load(data, 1)
+    assert item.text.count("Tom has 2 apples") == 1 < item.prompt.count("Tom has 2 apples")
+    (asked,) = TASKS["mmlu"].load(data, 1)
+    assert asked.text.count("What is 1 + 1") == 1
+    text, other = " ".join(f"w{i}" for i in range(20)), " ".join(f"v{i}" for i in range(20))
+    (tmp_path / "train.txt").write_text(f"before {' '.join(f'w{i}' for i in range(3, 18))} after {other[:30]}")
+    judge = seen_in([tmp_path / "train.txt"], [text, other])
+    assert (judge(text), judge(other), judge("never seen " * 20), judge("")) == (True, False, False, False)
 
 
 def test_goes_on_where_it_was(engine: Engine, data: Path, tmp_path: Path) -> None:
@@ -196,6 +216,10 @@ def test_goes_on_where_it_was(engine: Engine, data: Path, tmp_path: Path) -> Non
     assert evaluate(task, items, Scorer(engine), {"model": "m"}, path, progress=lambda *_: 1 / 0) == whole
     with pytest.raises(TaskError, match="measured otherwise"):
         evaluate(task, items, Scorer(engine), {"model": "other"}, path)
+    with pytest.raises(TaskError, match="items"):
+        evaluate(task, items[::-1], Scorer(engine), {"model": "m"}, path)
+    found = evaluate(task, items, Scorer(engine), {"model": "m"}, path, seen=lambda text: "was" in text)
+    assert all(one.seen for one in found)  # measured before, and looked at now
     (figure,) = summary(task, whole)
     assert (figure.n, figure.chance) == (70, 0.5)
     assert figure.value.low < figure.value.value < figure.value.high or figure.value.value in (0.0, 1.0)

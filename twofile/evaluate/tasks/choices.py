@@ -25,7 +25,7 @@ def accuracy(item: Item, said: Sequence[Said] | str) -> Metrics:
     assert isinstance(item, Choice)
     assert not isinstance(said, str)
     logps = [one.logp for one in said]
-    norms = [one.logp / max(1, len(option)) for one, (_, option) in zip(said, item.options, strict=True)]
+    norms = [one.logp / max(1, len(option.lstrip())) for one, (_, option) in zip(said, item.options, strict=True)]
     return {
         "acc": float(logps.index(max(logps)) in item.right),
         "acc_norm": float(norms.index(max(norms)) in item.right),
@@ -36,7 +36,7 @@ def _blimp(folder: Path, shots: int) -> list[Item]:
     found: list[Item] = []
     for name, text in members(find(folder, "blimp.tar.xz", "blimp"), ".jsonl"):
         for row in lines_of(text, name):
-            options = ("", row["sentence_good"]), ("", row["sentence_bad"])
+            options = ("", f" {row['sentence_good']}"), ("", f" {row['sentence_bad']}")
             found.append(Choice(f"{row['UID']}-{row['pairID']}", row["UID"], options, (0,)))
     return found
 
@@ -45,14 +45,15 @@ def _arc(which: str) -> Any:
     def load(folder: Path, shots: int) -> list[Item]:
         solved = ""
         if shots:
-            rows = json_of(find(folder, "easy_train.json"))[:shots]
+            rows = json_of(find(folder, f"{which}_train.json"))[:shots]
             for question, options, right in map(_arc_row, rows):
                 solved += f"Question: {question}\nAnswer: {options[right]}\n\n"
         found: list[Item] = []
         for number, row in enumerate(json_of(find(folder, f"{which}_test.json"))):
             question, options, right = _arc_row(row)
             context = f"{solved}Question: {question}\nAnswer:"
-            found.append(Choice(str(number), which, tuple((context, f" {option}") for option in options), (right,)))
+            said = tuple((context, f" {option}") for option in options)
+            found.append(Choice(str(number), which, said, (right,), solved))
         return found
 
     return load
@@ -96,10 +97,10 @@ def _mmlu(folder: Path, shots: int) -> list[Item]:
     found: list[Item] = []
     for subject, rows in tests:
         about = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
+        about += solved.get(subject, "")
         for number, row in enumerate(rows):
-            context = about + solved.get(subject, "") + _mmlu_question(row)
-            options = tuple((context, f" {letter}") for letter in _LETTERS)
-            found.append(Choice(f"{subject}-{number}", subject, options, (_LETTERS.index(row[5]),)))
+            options = tuple((about + _mmlu_question(row), f" {letter}") for letter in _LETTERS)
+            found.append(Choice(f"{subject}-{number}", subject, options, (_LETTERS.index(row[5]),), about))
     return found
 
 

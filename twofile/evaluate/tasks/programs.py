@@ -21,7 +21,8 @@ from twofile.evaluate.tasks.task import Item, Metrics, Question, Said, Task
 
 __all__ = ["HUMANEVAL", "passes"]
 
-_STOP = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\nassert", "```")
+_STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+_TOKENS = 1024
 _SECONDS = 10
 _MEMORY = 1 << 30
 _FILES = 16 << 20  # bytes that it may write, to a file or to its output
@@ -31,7 +32,7 @@ def _load(folder: Path, shots: int) -> list[Item]:
     path = find(folder, "HumanEval.jsonl.gz", "HumanEval.jsonl")
     return [
         Question(
-            row["task_id"], "humaneval", row["prompt"], f"{row['test']}\ncheck({row['entry_point']})\n", _STOP, 384
+            row["task_id"], "humaneval", row["prompt"], f"{row['test']}\ncheck({row['entry_point']})\n", _STOP, _TOKENS
         )
         for row in lines_of(text_of(path), path.name)
     ]
@@ -99,5 +100,13 @@ def _judge(item: Item, said: Sequence[Said] | str) -> Metrics:
 
 
 HUMANEVAL = Task(
-    "humaneval", "functions to write", "arXiv:2107.03374", _load, _judge, {"pass@1": "share"}, 0.0, needs="bubblewrap"
+    "humaneval",
+    "functions to write",
+    "arXiv:2107.03374",
+    _load,
+    _judge,
+    {"pass@1": "share"},
+    0.0,
+    needs="bubblewrap",
+    chat=False,
 )

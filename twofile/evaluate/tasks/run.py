@@ -1,18 +1,19 @@
 """A whole task, resumable: what was measured is written item by item, and not measured again.
 
-The file of a task begins with what it was measured with (the model's checksum, the task, shots, seed, chat) and is
-refused for another. `limit` draws so many items with a seed, the same for every model. Items whose text has a run of
-13 words in the training text are flagged, where that text is given; figures are then given with and without them. Cost:
-that of `scoring`, and a line of JSON an item.
+The file of a task begins with what it was measured with (the checksums of the model and of the items, the task, shots,
+seed, chat) and is refused for another. `limit` draws so many items with a seed, the same for every model. Items whose
+text has a run of 13 words in the training text are flagged, where that text is given; figures are then given with and
+without them. Cost: that of `scoring`, and a line of JSON an item.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +24,6 @@ from twofile.intervals import Share, mean, wilson
 
 __all__ = ["Figure", "Outcome", "draw", "evaluate", "summary"]
 
-_SAVE = 64  # items between writes
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -33,7 +32,8 @@ class Outcome:
     id: str
     group: str
     metrics: dict[str, float]
-    seen: bool | None  # whether its text has a run in the training text; None: nobody looked
+    cut: bool  # whether its context lost its beginning
+    seen: bool | None = None  # whether its text has a run in the training text; None: nobody looked
 
 
 class Figure(NamedTuple):
@@ -57,21 +57,18 @@ def evaluate(
 ) -> list[Outcome]:
     """Measure items, in their order. `about`: what tells this measurement from others. `path`: the file to go on with.
     TaskError where that is of another measurement."""
-    done = _resume(path, {"task": task.name, **about}) if path is not None else {}
-    left = [item for item in items if item.id not in done]
-    held: list[Outcome] = []
-    for item, said in _said(left, scorer):
-        flag = seen(item.text) if seen else None
-        held.append(Outcome(item.id, item.group, dict(task.judge(item, said)), flag))
-        done[item.id] = held[-1]
-        if len(held) == _SAVE and path is not None:
-            _append(path, held)
-            held = []
+    digest = hashlib.sha256(repr(list(items)).encode("utf-8", "surrogatepass")).hexdigest()
+    done = _resume(path, {"task": task.name, "items": digest, **about}) if path is not None else {}
+    for item, said in _said([item for item in items if item.id not in done], scorer):
+        done[item.id] = Outcome(item.id, item.group, dict(task.judge(item, said)), item.id in scorer.cut)
+        if path is not None:
+            _append(path, done[item.id])
         if progress is not None:
             progress(len(done), len(items))
-    if path is not None:
-        _append(path, held)
-    return [done[item.id] for item in items]
+    found = [done[item.id] for item in items]
+    if seen is None:
+        return found
+    return [replace(one, seen=seen(item.text)) for one, item in zip(found, items, strict=True)]
 
 
 def draw(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
@@ -136,8 +133,7 @@ def _resume(path: Path, about: dict[str, Any]) -> dict[str, Outcome]:
     return found
 
 
-def _append(path: Path, outcomes: Sequence[Outcome]) -> None:
+def _append(path: Path, one: Outcome) -> None:
+    line = {name: value for name, value in vars(one).items() if name != "seen"}  # of the text given this time
     with path.open("a", encoding="utf-8") as file:
-        for one in outcomes:
-            file.write(json.dumps(vars(one)) + "\n")
-        file.flush()
+        file.write(json.dumps(line) + "\n")

@@ -37,10 +37,10 @@ class _Option:
 
 class Scorer:
     """Scores items on an engine. `chat`: contexts and prompts become the tokens of a user's message to an assistant;
-    None leaves them the plain text that they are. `cut` counts what lost its beginning."""
+    None leaves them the plain text that they are. `cut` names the items that lost a beginning."""
 
     def __init__(self, engine: Engine, chat: Callable[[str], list[int]] | None = None) -> None:
-        self.engine, self.chat, self.cut = engine, chat, 0
+        self.engine, self.chat, self.cut = engine, chat, set[str]()
         info = engine.info
         self._begin = info.bos if info.bos >= 0 else info.eos
 
@@ -51,7 +51,7 @@ class Scorer:
             options: list[_Option] = []
             end = start
             while end < len(items) and (not options or len(options) + len(items[end].options) <= _TOGETHER):
-                options += [self._option(end, *option) for option in items[end].options]
+                options += [self._option(end, items[end].id, *option) for option in items[end].options]
                 end += 1
             found: dict[int, list[Said]] = {}
             for option, said in zip(options, self._score(options), strict=True):
@@ -67,12 +67,13 @@ class Scorer:
             for item in items:
                 ids = self.chat(item.prompt) if self.chat else self.engine.prompt(item.prompt)
                 most = max(1, room - item.longest)
-                self.cut += len(ids) > most
+                if len(ids) > most:
+                    self.cut.add(item.id)
                 streams.append(scheduler.submit(ids[-most:], Sampling(temperature=0), item.longest, item.stop))
             for number, stream in enumerate(streams):
                 yield number, "".join(piece.text for piece in stream)
 
-    def _option(self, item: int, context: str, continuation: str) -> _Option:
+    def _option(self, item: int, name: str, context: str, continuation: str) -> _Option:
         if self.chat:
             before, after = self.chat(context), self.engine.tokenize(continuation.lstrip())
         elif context:
@@ -88,7 +89,8 @@ class Scorer:
         if not after or len(after) >= room:
             raise TaskError(f"a continuation has {len(after)} tokens, and {room - 1} fit into the context")
         over = max(0, len(before) + len(after) - room)
-        self.cut += over > 0
+        if over:
+            self.cut.add(name)
         return _Option(item, tuple(before[over:]), tuple(after))
 
     def _score(self, options: Sequence[_Option]) -> Iterator[Said]:

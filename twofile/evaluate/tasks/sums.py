@@ -1,4 +1,4 @@
-"""GSM8K: sums in words. The answer is the number after `####`, else the last number that the model says."""
+"""GSM8K: sums in words. The answer is the number after the first `####`, or the last number that the model says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twofile.evaluate.tasks.task import Item, Metrics, Question, Said, Task
 __all__ = ["GSM8K", "number_of"]
 
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
-_NOTE = re.compile(r"<<.*?>>")
+_STRICT = re.compile(r"#### (-?[\d.,]+)")
 
 
 def _load(folder: Path, shots: int) -> list[Item]:
@@ -20,22 +20,22 @@ def _load(folder: Path, shots: int) -> list[Item]:
     if shots:
         path = find(folder, "gsm8k/train.jsonl", "train.jsonl")
         rows = lines_of(text_of(path), path.name)[:shots]
-        solved = "".join(f"Question: {row['question']}\nAnswer: {_NOTE.sub('', row['answer'])}\n\n" for row in rows)
+        solved = "".join(f"Question: {row['question']}\nAnswer: {row['answer']}\n\n" for row in rows)
     path = find(folder, "gsm8k/test.jsonl", "test.jsonl")
     stop = ("Question:", "</s>", "<|im_end|>")
     return [
-        Question(str(i), "gsm8k", f"{solved}Question: {row['question']}\nAnswer:", row["answer"], stop, 256)
+        Question(str(i), "gsm8k", f"{solved}Question: {row['question']}\nAnswer:", row["answer"], stop, 256, solved)
         for i, row in enumerate(lines_of(text_of(path), path.name))
     ]
 
 
-def number_of(text: str, after: str = "####") -> float | None:
-    """The number after the last `after`, where there is one; else the last of all; None without any."""
-    _, mark, rest = text.rpartition(after)
-    numbers = _NUMBER.findall(rest if mark else text)
-    if not numbers:
+def number_of(text: str, strict: bool = False) -> float | None:
+    """The last number of a text; `strict`: the number after the first `####`. None where there is none."""
+    found = _STRICT.findall(text)[:1] if strict else _NUMBER.findall(text)[-1:]
+    try:
+        return float(found[0].strip(".").replace(",", "").replace("$", ""))
+    except (IndexError, ValueError):
         return None
-    return float((numbers[0] if mark else numbers[-1]).replace(",", "").replace("$", ""))
 
 
 def _judge(item: Item, said: Sequence[Said] | str) -> Metrics:
@@ -43,8 +43,7 @@ def _judge(item: Item, said: Sequence[Said] | str) -> Metrics:
     assert isinstance(item, Question)
     assert isinstance(said, str)
     wanted = number_of(item.answer)
-    strict = number_of(said) if "####" in said else None
-    return {"exact": float(strict == wanted), "flexible": float(number_of(said, "\0") == wanted)}
+    return {"exact": float(number_of(said, strict=True) == wanted), "flexible": float(number_of(said) == wanted)}
 
 
 GSM8K = Task(

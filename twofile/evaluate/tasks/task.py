@@ -17,23 +17,26 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Choice:
-    """Continuations of contexts, of which some are right: how likely is each? `options`: (context, continuation)."""
+    """Continuations of contexts, of which some are right: how likely is each? `options`: (context, continuation);
+    `solved`: the examples that each context begins with."""
 
     id: str
     group: str
     options: tuple[tuple[str, str], ...]
     right: tuple[int, ...]
+    solved: str = ""
 
     @property
     def text(self) -> str:
-        """All of it, to look for in the training text."""
-        context = self.options[0][0]
+        """All of it but the examples, to look for in the training text."""
+        context = self.options[0][0].removeprefix(self.solved)
         return context + " ".join(continuation for _, continuation in self.options)
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt that the model goes on from until it says one of `stop`. `answer`: what the task checks it against."""
+    """A prompt, which begins with the examples `solved`, that the model goes on from until it says one of `stop`.
+    `answer`: what the task checks it against."""
 
     id: str
     group: str
@@ -41,10 +44,11 @@ class Question:
     answer: str
     stop: tuple[str, ...]
     longest: int  # tokens
+    solved: str = ""
 
     @property
     def text(self) -> str:
-        return f"{self.prompt} {self.answer}"
+        return f"{self.prompt.removeprefix(self.solved)} {self.answer}"
 
 
 Item = Choice | Question
@@ -74,3 +78,4 @@ class Task:
     chance: float | None  # of the first metric, for who answers blindly
     shots: int = 0
     needs: str = ""  # what must be there beside the data
+    chat: bool = True  # whether an assistant can be asked it

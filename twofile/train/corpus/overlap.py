@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from twofile.train.corpus.words import Words
 
-__all__ = ["LENGTH", "MOST", "Overlap", "index", "mark", "report", "runs"]
+__all__ = ["LENGTH", "MOST", "Overlap", "index", "mark", "report", "runs", "touched"]
 
 LENGTH = 13
 MOST = 5_000_000
@@ -79,12 +79,23 @@ def index(sets: Iterable[Iterable[str]]) -> NDArray[np.uint64]:
     return np.unique(np.concatenate([np.empty(0, np.uint64), *found]))
 
 
-def mark(text: str, known: NDArray[np.uint64], seen: NDArray[np.bool_]) -> None:
-    """Set `seen` where a run of `known`, which has at least one, occurs in `text`."""
+def _places(text: str, known: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """Where in `known`, which has at least one, the runs of a text stand."""
     hashes = runs(text)
     places = np.searchsorted(known, hashes)
     places[places == len(known)] = 0  # beyond the last: compared with the first, in vain
-    seen[places[known[places] == hashes]] = True
+    found: NDArray[np.intp] = places[known[places] == hashes]
+    return found
+
+
+def mark(text: str, known: NDArray[np.uint64], seen: NDArray[np.bool_]) -> None:
+    """Set `seen` where a run of `known`, which has at least one, occurs in `text`."""
+    seen[_places(text, known)] = True
+
+
+def touched(text: str, known: NDArray[np.uint64], seen: NDArray[np.bool_]) -> bool:
+    """Whether a run of a text was seen."""
+    return len(known) > 0 and bool(seen[_places(text, known)].any())
 
 
 def report(sets: Mapping[str, Iterable[str]], known: NDArray[np.uint64], seen: NDArray[np.bool_]) -> dict[str, Overlap]:
