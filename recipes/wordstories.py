@@ -23,7 +23,7 @@ from typing import Any
 WORD = re.compile(r"[a-z]+")
 SENTENCE = re.compile(r".*?[.!?][\"']?(?=\s|$)", re.DOTALL)
 LONGEST = 60  # words of a story
-COMMON = 400  # of the words of all stories: too frequent to ask for
+COMMON = 400  # of the words of all stories, at most half: too frequent to ask for
 RARE = 30  # stories that have a word: fewer, and a small model cannot know it
 
 LEARNED = (
@@ -70,16 +70,12 @@ def beginning(story: str) -> str:
     return "".join(kept).strip()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stories", type=Path, required=True)
-    parser.add_argument("--into", type=Path, required=True)
-    parser.add_argument("--most", type=int, default=10**9, help="stories that are used")
-    given = parser.parse_args()
+def requests(path: Path, most: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Conversations, and requests alone, from at most so many stories."""
     draw = random.Random(1)
-    texts = [text for text, _ in zip(stories(given.stories), range(given.most), strict=False)]
+    texts = [text for text, _ in zip(stories(path), range(most), strict=False)]
     count = Counter(word for text in texts for word in set(WORD.findall(text.lower())))
-    common = {word for word, _ in count.most_common(COMMON)}
+    common = {word for word, _ in count.most_common(min(COMMON, len(count) // 2))}
     good = {word for word, n in count.items() if n >= min(RARE, len(texts) // 100) and len(word) > 2} - common
     talks, prompts = [], []
     for number, text in enumerate(texts):
@@ -95,6 +91,16 @@ def main() -> None:
             prompts.append({"messages": messages, "words": chosen})
         else:
             talks.append({"messages": [*messages, {"role": "assistant", "content": story}], "words": chosen})
+    return talks, prompts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stories", type=Path, required=True)
+    parser.add_argument("--into", type=Path, required=True)
+    parser.add_argument("--most", type=int, default=10**9, help="stories that are used")
+    given = parser.parse_args()
+    talks, prompts = requests(given.stories, given.most)
     given.into.mkdir(parents=True, exist_ok=True)
     for name, rows in (("talks", talks), ("prompts", prompts)):
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from twofile.intervals import difference, wilson
+from twofile.intervals import difference, paired, wilson
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,17 @@ def test_in_words() -> None:
 def test_no_share(count: int, n: int) -> None:
     with pytest.raises(ValueError, match="no share"):
         wilson(count, n)
+
+
+def test_paired() -> None:
+    """Agresti and Min 2005, by hand: 9 pairs better, 1 worse of 20 (b = 9.5, c = 1.5, n = 22)."""
+    found = paired([1.0] * 9 + [-1.0] + [0.0] * 10)
+    half = 1.959964 * (11 - 64 / 22) ** 0.5 / 22
+    assert found.value == 0.4
+    assert (found.low, found.high) == (pytest.approx(8 / 22 - half, abs=1e-6), pytest.approx(8 / 22 + half, abs=1e-6))
+    always = paired([1.0] * 20)
+    assert 0.75 < always.low < 1.0
+    assert always.high == 1.0
+    assert paired([0.5, 0.7, 0.6]).value == pytest.approx(0.6)
+    with pytest.raises(ValueError, match="no pairs"):
+        paired([])

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Share", "difference", "mean", "wilson"]
+__all__ = ["Share", "difference", "mean", "paired", "wilson"]
 
 _Z = 1.959963984540054  # 97.5% of a normal distribution lie below
 
@@ -45,3 +45,19 @@ def mean(values: Sequence[float]) -> Share:
     middle = statistics.fmean(values)
     half = _Z * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return Share(middle, middle - half, middle + half)
+
+
+def paired(differences: Sequence[float]) -> Share:
+    """The mean of differences of pairs, and its interval. Of outcomes that are right or wrong the differences are -1, 0
+    and 1, and the interval is Agresti and Min's (2005), which does not vanish where all pairs agree; of others it is
+    the normal one. ValueError for none."""
+    n = len(differences)
+    if not n:
+        raise ValueError("there are no pairs")
+    if not set(differences) <= {-1.0, 0.0, 1.0}:
+        return mean(differences)
+    better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    b, c, m = better + 0.5, worse + 0.5, n + 2
+    middle, half = (b - c) / m, _Z * math.sqrt(b + c - (b - c) ** 2 / m) / m
+    value = (better - worse) / n
+    return Share(value, min(value, max(-1.0, middle - half)), max(value, min(1.0, middle + half)))

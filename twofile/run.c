@@ -15,7 +15,7 @@
  * All functions are thread-safe on one model: evaluation is serialised inside, everything else is read-only or
  * reference counted. Two threads must not use one *session* or one *sampler* at the same time.
  * Functions that can fail return NULL or a negative number and write one line into `error` (always terminated). */
-#define TF_INTERFACE 2                          /* raised whenever a signature or struct below changes */
+#define TF_INTERFACE 3                          /* raised whenever a signature or struct below changes */
 #ifdef TF_LIBRARY
 #define TF_API __attribute__((visibility("default")))
 #else
@@ -56,8 +56,9 @@ enum { TF_NORMAL = 1, TF_UNKNOWN = 2, TF_CONTROL = 3, TF_USER_DEFINED = 4, TF_UN
 
 TF_API int32_t tf_interface(void);                                          /* TF_INTERFACE of the built library */
 TF_API const char *tf_kernels(void);                                        /* "avx512", "avx2", "neon" or "c" */
-/* threads 0: one a core. repack 0: weights stay in the mapped file, laid out anew in each pass: far slower. */
-TF_API tf_model *tf_open(const char *path, int32_t threads, int32_t repack, char *error, int32_t error_size);
+/* adapter: a GGUF file with low-rank changes (LoRA) to this model's matrices, or NULL. threads 0: one a core. repack 0: weights
+ * stay in the mapped file, laid out anew in each pass: far slower. */
+TF_API tf_model *tf_open(const char *path, const char *adapter, int32_t threads, int32_t repack, char *error, int32_t error_size);
 TF_API void tf_close(tf_model *);                                           /* freed once its last session is */
 TF_API void tf_describe(const tf_model *, tf_info *);
 TF_API const char *tf_text(const tf_model *, const char *key);              /* a string of the metadata, or NULL */
@@ -1269,13 +1270,14 @@ static void normalise(const float *x, const float *weight, int n, float eps, flo
 
 /* ---- products ---- */
 
-typedef struct {                /* a matrix; y = W x + bias, W of rows x columns */
+typedef struct matrix {         /* a matrix; y = W x + bias, W of rows x columns */
     int type, rows, columns, panels, unit;      /* threads share the panels out in units of so many */
     int turned, head_dim;       /* rows of a head are taken in another order: see source_row */
     size_t panel_bytes, gap;    /* gap: bytes after each unit that another matrix's unit takes */
     const uint8_t *source;      /* rows in the file */
     uint8_t **part;             /* for each thread, its panels, one after another */
     const float *bias;          /* rows of them, or NULL */
+    const struct matrix *change;        /* of an adapter, or NULL: y += change z, see `low_rank` */
 } matrix;
 
 enum { SET, ADD };              /* y = W x + bias, or y += W x + bias */
@@ -1571,7 +1573,13 @@ struct tf_session {
 typedef struct {
     const float *attention_norm, *ffn_norm, *q_norm, *k_norm;
     matrix q, k, v, o, gate, up, down;
+    struct low_rank *adapter;   /* SHARED of them, or NULL */
 } layer;
+
+/* What an adapter does to the matrices that are multiplied by one x: z = down x, few numbers, then y += change z for each. A
+ * change has zeros where z belongs to another of them. */
+enum { OF_INPUT, OF_FOUND, OF_NORMAL, OF_HIDDEN, SHARED };     /* q, k, v; o; gate, up; down */
+typedef struct low_rank { matrix down, change[3]; } low_rank;
 
 typedef struct { tf_session *session; int token, position; } row;     /* one token of the batch being evaluated */
 
@@ -1592,14 +1600,14 @@ typedef struct {                /* working memory of one pass, for at most `rows
     row *rows;
     int *wanted_rows;           /* rows whose logits are asked */
     float *logits;              /* the caller's: wanted x vocab */
-    float *x, *q, *k, *v;       /* the residual stream; queries, later what they found; keys; values */
+    float *x, *q, *k, *v, *z;   /* the residual stream; queries, later what they found; keys; values; see `low_rank` */
     inputs in;
     operand hidden;             /* of down */
     desk desks[MAX_THREADS];
 } scratch;
 
 struct tf_model {
-    gguf_file file;
+    gguf_file file, adapter;    /* the second may be none */
     tokenizer tokenizer;
     tf_info info;
     bool has_tokenizer, has_weights, half_cache;
@@ -1610,6 +1618,7 @@ struct tf_model {
     int input_forms, hidden_forms;
     int rotated, head_pad, turns;       /* dimensions that rotary positions turn; head_dim rounded up to whole vectors */
     layer *layers;
+    low_rank *low_ranks;        /* of all layers, or NULL */
     const float *output_norm;
     const tensor *embedding;
     matrix output;
@@ -1617,6 +1626,7 @@ struct tf_model {
     int n_vectors;
     uint8_t *panels, **parts;   /* all packed matrices; where each thread's part of each begins */
     size_t panels_size, widest; /* widest: bytes of the largest panel */
+    int most_low;               /* numbers in the longest z */
     pool pool;
     scratch scratch;
     pthread_mutex_t lock;       /* one evaluation at a time */
@@ -1897,17 +1907,18 @@ static uint8_t *panel_at(const matrix *m, int owner, int i) { return m->part[own
 
 /* Panels [panel, panel + count) of the part of `owner`, which begins at panel `first`. */
 static void multiply_part(const tf_model *m, int thread, int owner, const matrix *w, int first, int panel, int count, const operand *x, int n, float *y, int y_stride, int mode) {
-    if (w->part) {
-        MULTIPLY[w->type](w, panel_at(w, owner, panel - first), panel * LANES, count, x, n, y, y_stride, mode);
-        return;
+    if (w->part) MULTIPLY[w->type](w, panel_at(w, owner, panel - first), panel * LANES, count, x, n, y, y_stride, mode);
+    else for (int done = 0, step; done < count; done += step) {
+        uint8_t *panels = m->scratch.desks[thread].panels;
+        step = count - done < BATCH_PANELS ? count - done : BATCH_PANELS;
+        for (int p = 0; p < step; p++) pack_panel(w, panel + done + p, panels + (size_t)p * w->panel_bytes);
+        MULTIPLY[w->type](w, panels, (panel + done) * LANES, step, x, n, y + done * LANES, y_stride, mode);
     }
-    uint8_t *panels = m->scratch.desks[thread].panels;
-    for (int end = panel + count, step; panel < end; panel += step, y += step * LANES) {
-        step = end - panel < BATCH_PANELS ? end - panel : BATCH_PANELS;
-        for (int p = 0; p < step; p++) pack_panel(w, panel + p, panels + (size_t)p * w->panel_bytes);
-        MULTIPLY[w->type](w, panels, panel * LANES, step, x, n, y, y_stride, mode);
-    }
+    if (w->change) multiply_part(m, thread, owner, w->change, first, panel, count, &(operand){.columns = w->change->columns, .x = m->scratch.z}, n, y, y_stride, ADD);
 }
+
+/* The forms of an x that matrices want, and an adapter of them. */
+static int forms_for(const layer *w, int shared, int forms) { return w->adapter && w->adapter[shared].down.rows ? forms | FLOATS : forms; }
 
 /* y = silu(gate x) * up x in the form that the projection down wants, for 32 rows of the matrices: one group of it. */
 static void multiply_glu(const tf_model *m, int thread, int owner, const layer *w, int first, int panel, int count, const operand *x, int n) {
@@ -1921,7 +1932,7 @@ static void multiply_glu(const tf_model *m, int thread, int owner, const layer *
             const vec g = load(gate + c);
             store(gate + c, g / (splat(1) + exponential(-g)) * load(gate + GROUP + c));
         }
-        prepare(form_of(w->down.type), gate, rows, &m->scratch.hidden, i, panel * LANES);
+        prepare(forms_for(w, OF_HIDDEN, form_of(w->down.type)), gate, rows, &m->scratch.hidden, i, panel * LANES);
     }
 }
 
@@ -1945,6 +1956,13 @@ static void project(tf_model *m, int thread, int matrices, const matrix *const *
             before += units;
         }
     }
+}
+
+/* A phase of its own before matrices that an adapter changes: z = down x. */
+static void lower(tf_model *m, int thread, const layer *w, int shared, const operand *x, int n) {
+    if (!forms_for(w, shared, 0)) return;
+    project(m, thread, 1, (const matrix *const[]){&w->adapter[shared].down}, &m->scratch.z, NULL, x, n, SET);
+    barrier(&m->pool, thread);
 }
 
 static void embed(const tf_model *m, int i) {
@@ -1982,7 +2000,8 @@ static void forward(void *argument, int thread) {
     if (n > 1) barrier(p, thread);
     for (int l = 0; l < m->info.layers; l++) {
         const layer *w = &m->layers[l];
-        const operand *x = enter(m, thread, s->x, w->attention_norm, NULL, n, form_of(w->q.type) | form_of(w->k.type) | form_of(w->v.type));
+        const operand *x = enter(m, thread, s->x, w->attention_norm, NULL, n, forms_for(w, OF_INPUT, form_of(w->q.type) | form_of(w->k.type) | form_of(w->v.type)));
+        lower(m, thread, w, OF_INPUT, x, n);
         project(m, thread, 3, (const matrix *const[]){&w->q, &w->k, &w->v}, (float *const[]){s->q, s->k, s->v}, NULL, x, n, SET);
         if (m->own_heads && n < HELP_FROM) {         /* queries, keys and values of these heads are all this thread's: there is nobody to wait for */
             for (int i = 0; i < n; i++) for (int item = first_kv * group; item < last_kv * group; item++) place(m, l, i, item);
@@ -1996,12 +2015,15 @@ static void forward(void *argument, int thread) {
             for (int item; (item = claim(p, thread, 0)) < tiles * kv_heads;) attend(m, l, item / tiles, item % tiles, thread);
         }
         barrier(p, thread);
-        x = enter(m, thread, s->q, NULL, NULL, n, form_of(w->o.type));
+        x = enter(m, thread, s->q, NULL, NULL, n, forms_for(w, OF_FOUND, form_of(w->o.type)));
+        lower(m, thread, w, OF_FOUND, x, n);
         project(m, thread, 1, (const matrix *const[]){&w->o}, &s->x, NULL, x, n, ADD);
         barrier(p, thread);
-        x = enter(m, thread, s->x, w->ffn_norm, NULL, n, form_of(w->gate.type) | form_of(w->up.type));
+        x = enter(m, thread, s->x, w->ffn_norm, NULL, n, forms_for(w, OF_NORMAL, form_of(w->gate.type) | form_of(w->up.type)));
+        lower(m, thread, w, OF_NORMAL, x, n);
         project(m, thread, 1, (const matrix *const[]){&w->gate}, NULL, w, x, n, SET);
         barrier(p, thread);
+        lower(m, thread, w, OF_HIDDEN, &s->hidden, n);
         project(m, thread, 1, (const matrix *const[]){&w->down}, &s->x, NULL, &s->hidden, n, ADD);
         barrier(p, thread);
     }
@@ -2057,9 +2079,15 @@ static bool need_matrix(tf_model *m, const char *name, int rows, int columns, in
     return true;
 }
 
-/* Every packed matrix of the model, one after another: for what must be done to each. */
+/* Every packed matrix of the model, one after another: for what must be done to each. Those of the layers come first, then
+ * the output, then what an adapter brings. */
+static int matrices_of(const tf_model *m) { return 7 * m->info.layers + 1 + (m->low_ranks ? 4 * SHARED * m->info.layers : 0); }
 static matrix *matrix_at(tf_model *m, int i) {
     if (i == 7 * m->info.layers) return &m->output;
+    if (i > 7 * m->info.layers) {
+        const int k = i - 7 * m->info.layers - 1;
+        return k % 4 < 3 ? &m->low_ranks[k / 4].change[k % 4] : &m->low_ranks[k / 4].down;
+    }
     layer *w = &m->layers[i / 7];
     matrix *all[7] = {&w->q, &w->k, &w->v, &w->o, &w->gate, &w->up, &w->down};
     return all[i % 7];
@@ -2073,7 +2101,7 @@ static void drop(const uint8_t *from, const uint8_t *to) {
 
 static void pack(void *argument, int thread) {
     tf_model *m = argument;
-    for (int i = 0; i <= 7 * m->info.layers; i++) {
+    for (int i = 0; i < matrices_of(m); i++) {
         const matrix *w = matrix_at(m, i);
         int first, last;
         share_panels(w, thread, m->pool.threads, &first, &last);
@@ -2089,11 +2117,11 @@ static void pack(void *argument, int thread) {
 /* Place the panels of each thread in the order in which it reads them, units of gate and up by turns: one stream, first
  * touched by who reads it. How much it takes; without memory, only that. */
 static size_t place_panels(tf_model *m, uint8_t *memory) {
-    const int matrices = 7 * m->info.layers + 1, threads = m->pool.threads;
+    const int matrices = matrices_of(m), threads = m->pool.threads;
     size_t used = 0;
     for (int thread = 0; thread < threads; thread++)
         for (int i = 0; i < matrices; i++) {
-            matrix *w = matrix_at(m, i), *up = i < matrices - 1 && i % 7 == 4 ? matrix_at(m, i + 1) : NULL;
+            matrix *w = matrix_at(m, i), *up = i < 7 * m->info.layers && i % 7 == 4 ? matrix_at(m, i + 1) : NULL;
             int first, last;
             share_panels(w, thread, threads, &first, &last);
             w->part = m->parts + (size_t)i * (size_t)threads;
@@ -2112,7 +2140,7 @@ static size_t place_panels(tf_model *m, uint8_t *memory) {
 }
 
 static bool pack_weights(tf_model *m, complaint e) {
-    if (!(m->parts = calloc((size_t)(7 * m->info.layers + 1) * (size_t)m->pool.threads, sizeof *m->parts))) return fail(e, "out of memory for the weights");
+    if (!(m->parts = calloc((size_t)matrices_of(m) * (size_t)m->pool.threads, sizeof *m->parts))) return fail(e, "out of memory for the weights");
     m->panels_size = place_panels(m, NULL);
     m->panels = mmap(NULL, m->panels_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (m->panels == MAP_FAILED) m->panels = NULL;
@@ -2161,7 +2189,83 @@ static bool load_shape(tf_model *m, const char *family, complaint e) {
     return true;
 }
 
-static bool load_weights(tf_model *m, const char *family, bool repack, complaint e) {
+/* The matrix of some tensors of an adapter, in float32, for them to be put into. */
+static bool new_low(tf_model *m, int rows, int columns, const matrix *like, matrix *out, float **values, complaint e) {
+    float **vectors = grow(m->vectors, (uint64_t)m->n_vectors, sizeof *vectors);
+    if (vectors) m->vectors = vectors;
+    if (!vectors || !(*values = calloc((size_t)rows * (size_t)columns, sizeof **values))) return fail(e, "out of memory for the adapter");
+    m->vectors[m->n_vectors++] = *values;
+    *out = (matrix){.type = F32, .rows = rows, .columns = columns, .panels = (rows + LANES - 1) / LANES, .unit = like ? like->unit : 1, .turned = like ? like->turned : 0,
+                    .head_dim = m->info.head_dim, .panel_bytes = (panel_bytes(F32, columns) + LINE - 1) / LINE * LINE, .source = (const uint8_t *)*values};
+    if (out->panel_bytes > m->widest) m->widest = out->panel_bytes;
+    return true;
+}
+
+/* What an adapter says of the matrices that share an x: lora_a, r x columns, and lora_b, rows x r, for some of them; a
+ * change of alpha / r * lora_b lora_a (arXiv:2106.09685). */
+static bool load_low_rank(tf_model *m, int l, const char *const *names, matrix *const *of, float alpha, low_rank *it, complaint e) {
+    tensor *a[3] = {0}, *b[3] = {0};
+    char name[64];
+    int total = 0;
+    for (int i = 0; i < 3 && names[i]; i++) {
+        snprintf(name, sizeof name, "blk.%d.%s.weight.lora_a", l, names[i]);
+        a[i] = find_tensor(&m->adapter, name);
+        name[strlen(name) - 1] = 'b';
+        b[i] = find_tensor(&m->adapter, name);
+        if (!a[i] && !b[i]) continue;
+        if (!a[i] || !b[i]) return fail(e, "adapter: tensor %.*s%c is missing", (int)strlen(name) - 1, name, a[i] ? 'b' : 'a');
+        if (a[i]->columns != (uint64_t)of[i]->columns || b[i]->rows != (uint64_t)of[i]->rows || a[i]->rows != b[i]->columns || a[i]->rows > 4096)
+            return fail(e, "adapter: tensor %s: %llu x %llu times %llu x %llu is no change of a matrix of %d x %d", name, (unsigned long long)b[i]->rows,
+                        (unsigned long long)b[i]->columns, (unsigned long long)a[i]->rows, (unsigned long long)a[i]->columns, of[i]->rows, of[i]->columns);
+        a[i]->used = b[i]->used = true;
+        total += (int)a[i]->rows;
+    }
+    if (!total) return true;
+    float *down, *change;
+    if (total > m->most_low) m->most_low = total;
+    if (!new_low(m, total, of[0]->columns, NULL, &it->down, &down, e)) return false;
+    for (int i = 0, at = 0; i < 3; i++) {
+        if (!a[i]) continue;
+        const int rank = (int)a[i]->rows, columns = of[i]->columns, rows = of[i]->rows;
+        if (!new_low(m, rows, total, of[i], &it->change[i], &change, e)) return false;
+        for (int r = 0; r < rank; r++) read_row((int)a[i]->type, a[i]->data + a[i]->bytes / a[i]->rows * (size_t)r, columns, down + (size_t)(at + r) * (size_t)columns);
+        for (int r = 0; r < rows; r++) {
+            float *row = change + (size_t)r * (size_t)total + at;
+            read_row((int)b[i]->type, b[i]->data + b[i]->bytes / b[i]->rows * (size_t)r, rank, row);
+            for (int c = 0; c < rank && alpha != 0; c++) row[c] *= alpha / (float)rank;
+        }
+        of[i]->change = &it->change[i];
+        at += rank;
+    }
+    return true;
+}
+
+static bool load_adapter(tf_model *m, const char *path, const char *family, complaint e) {
+    if (!file_open(&m->adapter, path, e)) return false;
+    const char *type = get_text(&m->adapter, "general.type"), *kind = get_text(&m->adapter, "adapter.type"), *of = get_text(&m->adapter, "general.architecture");
+    float alpha;
+    if (!type || strcmp(type, "adapter") || !kind || strcmp(kind, "lora")) return fail(e, "%s is not an adapter: general.type and adapter.type are not adapter and lora", path);
+    if (!of || strcmp(of, family)) return fail(e, "the adapter is for the architecture %s, the model is of %s", of ? show((text_view){of, strlen(of)}).text : "(none)", family);
+    if (!get_real(&m->adapter, "adapter.lora.alpha", 0, -1e6, 1e6, &alpha, e)) return false;
+    const size_t count = (size_t)SHARED * (size_t)m->info.layers;
+    if (!(m->low_ranks = calloc(count, sizeof *m->low_ranks))) return fail(e, "out of memory for the adapter");
+    for (size_t i = 0; i < count; i++) m->low_ranks[i].down.unit = m->low_ranks[i].change[0].unit = m->low_ranks[i].change[1].unit = m->low_ranks[i].change[2].unit = 1;
+    static const char *const names[SHARED][3] = {{"attn_q", "attn_k", "attn_v"}, {"attn_output"}, {"ffn_gate", "ffn_up"}, {"ffn_down"}};
+    for (int l = 0; l < m->info.layers; l++) {
+        layer *w = &m->layers[l];
+        matrix *const all[SHARED][3] = {{&w->q, &w->k, &w->v}, {&w->o}, {&w->gate, &w->up}, {&w->down}};
+        w->adapter = m->low_ranks + (size_t)l * SHARED;
+        for (int i = 0; i < SHARED; i++) {
+            if (!load_low_rank(m, l, names[i], all[i], alpha, &w->adapter[i], e)) return false;
+            *(i == OF_HIDDEN ? &m->hidden_forms : &m->input_forms) |= forms_for(w, i, 0);
+        }
+    }
+    for (uint64_t t = 0; t < m->adapter.n_tensors; t++)
+        if (!m->adapter.tensors[t].used) return fail(e, "adapter: tensor %s is no change of a matrix of this model's layers", show(m->adapter.tensors[t].name).text);
+    return true;
+}
+
+static bool load_weights(tf_model *m, const char *family, const char *adapter, bool repack, complaint e) {
     const tf_info *i = &m->info;
     const int q_rows = i->heads * i->head_dim, kv_rows = i->kv_heads * i->head_dim, turned = strcmp(family, "llama") ? 0 : m->rotated;
     tensor *embedding;
@@ -2201,6 +2305,7 @@ static bool load_weights(tf_model *m, const char *family, bool repack, complaint
     for (uint64_t t = 0; t < m->file.n_tensors; t++)
         if (!m->file.tensors[t].used) return fail(e, "tensor %s is not part of the %s family as this program knows it", show(m->file.tensors[t].name).text, family);
     m->info.token_bytes = (block_bytes(m) - sizeof(block)) / BLOCK;
+    if (adapter && !load_adapter(m, adapter, family, e)) return false;
     return m->has_weights = !repack || pack_weights(m, e);
 }
 
@@ -2295,23 +2400,28 @@ static void model_release(tf_model *m) {
     for (int i = 0; i < m->n_vectors; i++) free(m->vectors[i]);
     free(m->vectors);
     free(m->layers);
+    free(m->low_ranks);
     free(m->frequency);
     free(m->rotation);
     free(m->parts);
     free(m->ends);
     if (m->has_tokenizer) tokenizer_close(&m->tokenizer);
     file_close(&m->file);
+    file_close(&m->adapter);
     while (m->n_spare) free(m->spare[--m->n_spare]);
     pthread_mutex_destroy(&m->spare_lock);
     pthread_mutex_destroy(&m->lock);
     free(m);
 }
 
-static bool model_load(tf_model *m, const char *path, int threads, bool repack, complaint e) {
-    if (!file_open(&m->file, path, e) || !load_tokenizer(m, e)) return false;
+static bool model_load(tf_model *m, const char *path, const char *adapter, int threads, bool repack, complaint e) {
+    if (!file_open(&m->file, path, e)) return false;
+    const char *type = get_text(&m->file, "general.type");
+    if (type && !strcmp(type, "adapter")) return fail(e, "%s is an adapter, which changes a model and is none", path);
+    if (!load_tokenizer(m, e)) return false;
     m->info.bytes = m->file.size;
     for (uint64_t t = 0; t < m->file.n_tensors; t++) m->info.parameters += m->file.tensors[t].rows * m->file.tensors[t].columns;
-    if (!m->file.n_tensors) return true;                        /* a vocabulary by itself */
+    if (!m->file.n_tensors) return !adapter || fail(e, "%s has no weights that an adapter could change", path);
     const char *family = get_text(&m->file, "general.architecture");
     if (!family) return fail(e, "metadata: general.architecture is missing");
     if (strcmp(family, "llama") && strcmp(family, "qwen2") && strcmp(family, "qwen3"))
@@ -2319,10 +2429,10 @@ static bool model_load(tf_model *m, const char *path, int threads, bool repack, 
     if (threads <= 0) threads = count_cores();
     if (!load_shape(m, family, e) || !pool_open(&m->pool, threads > MAX_THREADS ? MAX_THREADS : threads, e)) return false;
     m->info.threads = m->pool.threads;
-    return load_weights(m, family, repack, e);
+    return load_weights(m, family, adapter, repack, e);
 }
 
-TF_API tf_model *tf_open(const char *path, int32_t threads, int32_t repack, char *error, int32_t error_size) {
+TF_API tf_model *tf_open(const char *path, const char *adapter, int32_t threads, int32_t repack, char *error, int32_t error_size) {
     tf_model *m = aligned_alloc(_Alignof(tf_model), sizeof *m);        /* the pool's counters stand on lines of their own */
     complaint e = {error, error_size};
     fail(e, "%s", "");
@@ -2332,14 +2442,17 @@ TF_API tf_model *tf_open(const char *path, int32_t threads, int32_t repack, char
     atomic_init(&m->references, 1);
     pthread_mutex_init(&m->lock, NULL);
     pthread_mutex_init(&m->spare_lock, NULL);
-    if (model_load(m, path, threads, repack, e)) return m;
+    if (model_load(m, path, adapter, threads, repack, e)) return m;
     model_release(m);
     return NULL;
 }
 
 TF_API void tf_close(tf_model *m) { if (m) model_release(m); }
 TF_API void tf_describe(const tf_model *m, tf_info *info) { *info = m->info; }
-TF_API const char *tf_text(const tf_model *m, const char *key) { return get_text(&m->file, key); }
+TF_API const char *tf_text(const tf_model *m, const char *key) {
+    const char *learned = m->adapter.map && !strcmp(key, "tokenizer.chat_template") ? get_text(&m->adapter, key) : NULL;
+    return learned ? learned : get_text(&m->file, key);
+}
 TF_API int64_t tf_held(const tf_model *m) { return atomic_load_explicit(&((tf_model *)m)->blocks, memory_order_relaxed) * (int64_t)m->info.token_bytes * BLOCK; }
 TF_API int32_t tf_interface(void) { return TF_INTERFACE; }
 TF_API const char *tf_kernels(void) { return KERNELS; }
@@ -2490,6 +2603,7 @@ static size_t scratch_carve(const tf_model *m, scratch *s, int rows, int length,
     s->q = carve(memory, &used, n * (size_t)i->heads * (size_t)i->head_dim);
     s->k = carve(memory, &used, n * (size_t)i->kv_heads * (size_t)i->head_dim);
     s->v = carve(memory, &used, n * (size_t)i->kv_heads * (size_t)i->head_dim);
+    s->z = carve(memory, &used, n * (size_t)m->most_low);
     s->in = carve_inputs(m, memory, &used, m->input_forms, rows);
     s->hidden = carve_operand(memory, &used, m->hidden_forms, rows, i->ffn);
     for (int thread = 0; thread < m->pool.threads; thread++) {
@@ -2767,7 +2881,7 @@ static const family FAMILIES[] = {
 };
 
 typedef struct {
-    const char *path, *prompt, *system;
+    const char *path, *adapter, *prompt, *system;
     int32_t limit, threads;
     bool raw, repack;
     tf_sampling sampling;
@@ -2900,6 +3014,7 @@ static const char USAGE[] =
     "  -k N       top-k (0: off)                        --top-p REAL, default 0.95     --min-p REAL (0: off)\n"
     "  -s SEED    the same seed gives the same text     -r REAL    repetition penalty (1: off)\n"
     "  -j N       threads (0: one a core)               --raw      no chat template: continue the text\n"
+    "  --lora FILE   an adapter to change the model by\n"
     "  --no-repack   leave the weights in the mapped file: no memory of their own, far slower\n";
 
 static bool read_options(int argc, char **argv, chat *o) {
@@ -2917,6 +3032,7 @@ static bool read_options(int argc, char **argv, chat *o) {
         bool whole = real && number >= 0 && number <= INT32_MAX && number == floor(number);
         if (!strcmp(flag, "-p") && value) o->prompt = value;
         else if (!strcmp(flag, "-S") && value) o->system = value;
+        else if (!strcmp(flag, "--lora") && value) o->adapter = value;
         else if (!strcmp(flag, "-t") && real) o->sampling.temperature = (float)number;
         else if (!strcmp(flag, "--top-p") && real) o->sampling.top_p = (float)number;
         else if (!strcmp(flag, "--min-p") && real) o->sampling.min_p = (float)number;
@@ -2938,7 +3054,7 @@ int main(int argc, char **argv) {
     chat c = {.limit = 512, .repack = true, .sampling = {.temperature = 0.8f, .top_p = 0.95f, .repetition = 1, .window = 256}, .seed = (uint64_t)time(NULL)};
     char error[512];
     if (!read_options(argc, argv, &c)) return 2;
-    c.model = tf_open(c.path, c.threads, c.repack, error, sizeof error);
+    c.model = tf_open(c.path, c.adapter, c.threads, c.repack, error, sizeof error);
     bool good = c.model && (c.session = tf_session_new(c.model, error, sizeof error));
     if (good) {
         tf_describe(c.model, &c.info);

@@ -45,7 +45,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     int fd = memfd_create("fuzz", 0);
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     if (fd < 0 || write(fd, data, size) != (ssize_t)size) abort();
-    tf_model *m = tf_open(path, 1, 1, error, sizeof error);
+    tf_model *m = tf_open(path, NULL, 1, 1, error, sizeof error);
     if (m) use(m, data, size);
     else if (!*error) abort();          /* a refusal gives its reason */
     tf_close(m);

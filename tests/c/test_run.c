@@ -68,8 +68,8 @@ static void test_bad_calls(tf_model *m, const tf_info *info) {
     CHECK(tf_evaluate(m, twice, 2, NULL, error, sizeof error) == -1 && strstr(error, "earlier step"));
     CHECK(tf_session_length(s) == 0 && tf_evaluate(m, twice, 1, NULL, error, sizeof error) == 0 && tf_session_length(s) == 1);
     CHECK(tf_detokenize(m, &info->vocab, 1, 0, 0, NULL, 0) == -1 && tf_attribute(m, -1) == -1 && !tf_ends(m, -5));
-    CHECK(!tf_open("no such file", 1, 1, error, sizeof error) && strstr(error, "cannot open"));
-    CHECK(!tf_open("/", 1, 1, error, sizeof error) && !tf_open(__FILE__, 1, 1, NULL, 0));
+    CHECK(!tf_open("no such file", NULL, 1, 1, error, sizeof error) && strstr(error, "cannot open"));
+    CHECK(!tf_open("/", NULL, 1, 1, error, sizeof error) && !tf_open(__FILE__, NULL, 1, 1, NULL, 0));
     free(many);
     tf_session_free(s);
 }
@@ -146,7 +146,7 @@ static void test_threads(tf_model *m, int vocab) {
 
 int main(int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
-        tf_model *m = tf_open(argv[i], 1 + i % 3, 1, error, sizeof error), *second = tf_open(argv[i], 1, 0, error, sizeof error);
+        tf_model *m = tf_open(argv[i], NULL, 1 + i % 3, 1, error, sizeof error), *second = tf_open(argv[i], NULL, 1, 0, error, sizeof error);
         tf_info info;
         CHECK(m && second);
         tf_describe(m, &info);

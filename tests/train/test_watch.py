@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from twofile.errors import TrainError
-from twofile.train.figures import span
+from twofile.html.figures import span
 from twofile.train.history import read
 from twofile.train.loop import Plan
 from twofile.train.machine import machine, memory

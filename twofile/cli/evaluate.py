@@ -109,9 +109,14 @@ def _measure(
     shots = task.shots if shots is None else shots
     items = draw(task.load(data, shots), limit, seed)
     seen = seen_in(trained, [item.text for item in items]) if trained else None
-    model = file_sha256(engine.path)
+    model = "+".join(file_sha256(path) for path in (engine.path, engine.adapter) if path is not None)
     about = {"model": model, "shots": shots, "seed": seed, "limit": limit, "chat": ask is not None}
-    path = into / f"{engine.path.stem}-{model[:8]}-{task.name}.jsonl" if into else None
+    path = (
+        into
+        / f"{(engine.adapter or engine.path).stem}-{'-'.join(sha[:8] for sha in model.split('+'))}-{task.name}.jsonl"
+        if into
+        else None
+    )
     scorer = Scorer(engine, ask)
     outcomes = evaluate(task, items, scorer, about, path, seen=seen, progress=_progress(task.name))
     if cut := sum(one.cut for one in outcomes):

@@ -55,6 +55,6 @@ def climb(
 
 
 def _row(entry: dict[str, Any], loss: float, low: float, high: float) -> tuple[str, str, str, str]:
-    from twofile.train.figures import quantity
+    from twofile.html.figures import quantity
 
     return quantity(entry["params"]), quantity(entry["tokens"]), f"{loss:.4f}", f"{low:.4f} to {high:.4f}"

@@ -92,11 +92,13 @@ force_option = click.option("--force", is_flag=True, help="Replace what is there
 
 
 def engine_options(command: Function) -> Function:
-    """Adds --threads, --backend and --no-repack, and gives the command as `how` what they say to `Engine`."""
+    """Adds --adapter, --threads, --backend and --no-repack, and gives the command as `how` what they say to `Engine`."""
 
     @wraps(command)
-    def with_engine(*args: Any, threads: int, backend: str, no_repack: bool, **values: Any) -> Any:
-        return command(*args, how={"threads": threads, "backend": backend, "repack": not no_repack}, **values)
+    def with_engine(*args: Any, adapter: str | None, threads: int, backend: str, no_repack: bool, **values: Any) -> Any:
+        changes = None if adapter is None else find(adapter)
+        how = {"adapter": changes, "threads": threads, "backend": backend, "repack": not no_repack}
+        return command(*args, how=how, **values)
 
     decorated: Any = with_engine
     decorated = click.option(
@@ -107,7 +109,10 @@ def engine_options(command: Function) -> Function:
         decorated
     )
     threads = click.IntRange(0, 1024)
-    result: Function = click.option("--threads", type=threads, default=0, help="0: one a core.")(decorated)
+    decorated = click.option("--threads", type=threads, default=0, help="0: one a core.")(decorated)
+    result: Function = click.option("--adapter", metavar="NAME", help="Low-rank changes (LoRA) to the model.")(
+        decorated
+    )
     return result
 
 
@@ -172,7 +177,7 @@ def open_draft(name: str | None, engine: Engine, how: dict[str, Any]) -> Iterato
     if name == "lookup":
         yield PromptLookup()
     else:
-        with open_engine(name, how) as smaller:
+        with open_engine(name, {**how, "adapter": None}) as smaller:
             yield DraftModel(smaller, engine)
 
 

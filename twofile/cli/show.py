@@ -11,6 +11,7 @@ from twofile.cli.console import plain, progress, size, table
 from twofile.cli.options import find
 
 if TYPE_CHECKING:
+    from twofile.params.adapter import Adapter
     from twofile.params.provenance import Provenance
 
 
@@ -21,10 +22,15 @@ if TYPE_CHECKING:
 @click.option("--no-checksum", is_flag=True, help="Do not read the whole file for its checksum.")
 def show_command(name: str, tensors: bool, template: bool, no_checksum: bool) -> None:
     """Show what the parameters file NAME holds: architecture, tensors, size, tokenizer, lineage."""
+    from twofile.params.adapter import Adapter
     from twofile.params.parameters import Parameters
     from twofile.params.show import describe
 
-    with Parameters.open(find(name)) as parameters:
+    path = find(name)
+    if Adapter.is_in(path):
+        click.echo(_adapter(Adapter.open(path)))
+        return
+    with Parameters.open(path) as parameters:
         if template:
             click.echo(plain(parameters.vocabulary.chat_template or ""))
             return
@@ -60,6 +66,23 @@ def show_command(name: str, tensors: bool, template: bool, no_checksum: bool) ->
             (plain(info.name), " x ".join(map(str, info.shape)), info.type, size(info.bytes)) for info in about.tensors
         ]
         click.echo(table(listing, indent=""))
+
+
+def _adapter(adapter: Adapter) -> str:
+    ranks = sorted({len(a) for a, _ in adapter.pairs.values()})
+    numbers = sum(a.size + b.size for a, b in adapter.pairs.values())
+    rows = [
+        ("file", adapter.path),
+        ("name", adapter.provenance.name),
+        ("adapter", f"low-rank changes (LoRA) to {len(adapter.pairs)} matrices of a {adapter.architecture} model"),
+        (
+            "rank",
+            f"{', '.join(map(str, ranks))}, alpha {adapter.alpha:g}, {size(numbers, '').replace(' ', '')} numbers",
+        ),
+        ("chat template", "its own" if adapter.chat_template else ""),
+        *_lineage(adapter.provenance),
+    ]
+    return table([(key, plain(value)) for key, value in rows if value], indent="")
 
 
 def _lineage(provenance: Provenance) -> list[tuple[str, str]]:

@@ -62,6 +62,8 @@ class Asked:
             compile=numbers["compiled"],
             validate_every=numbers["validate_every"],
         )
+        if numbers["lora"]:
+            options = {**(options or {}), "lora": numbers["lora"], "alpha": numbers["alpha"]}
         return Settings(
             stage=stage,
             base=self.base,
@@ -77,21 +79,15 @@ class Asked:
         )
 
     def finish(self, learned: Any, more: Mapping[str, Any] | None = None) -> None:
-        """Write the file, and say how it went."""
-        from twofile.train.tune.export import export
+        """Write the file, and say how it went. `more`: metadata that no adapter can have."""
+        from twofile.train.tune.export import export, export_adapter
 
-        export(
-            learned.model,
-            learned.start,
-            learned.vocabulary,
-            self.run,
-            self.target,
-            step=learned.result.step,
-            name=self.target.stem,
-            type=self.type,
-            command=shlex.join(["twofile", *sys.argv[1:]]),
-            more=more,
-        )
+        said = learned.model, learned.start, learned.vocabulary, self.run, self.target
+        step, name, command = learned.result.step, self.target.stem, shlex.join(["twofile", *sys.argv[1:]])
+        if self.numbers["lora"] and not self.numbers["merge"] and more is None:
+            export_adapter(*said, step=step, name=name, command=command)
+        else:
+            export(*said, step=step, name=name, type=self.type, command=command, more=more)
         click.echo(self.target)
         for figure, value in learned.result.validation.items():
             note(f"{figure} {value:.3f}")
@@ -113,15 +109,27 @@ def tuning_options(batch: int, matrix_rate: float, vector_rate: float, validate_
         ("--held-out", click.FloatRange(0, 0.9), 0.05, "Share to measure on. [0.05]"),
         ("--validate-every", _WHOLE, validate_every, f"Steps between measurements. [{validate_every}]"),
         ("--seed", click.IntRange(0), 0, "Of the order, and of what is drawn. [0]"),
+        ("--lora", _WHOLE, None, "Learn low-rank changes of this rank alone; OUT is an adapter."),
+        ("--alpha", _RATE, None, "How much such changes count. [twice their rank]"),
     ]
     names = [flag.removeprefix("--").replace("-", "_") for flag, *_ in numbers]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
         def with_asked(
-            name: str, out: str, kind: str, run: Path | None, resume: bool, force: bool, compiled: bool, **values: Any
+            name: str,
+            out: str,
+            kind: str,
+            run: Path | None,
+            resume: bool,
+            force: bool,
+            compiled: bool,
+            merge: bool,
+            **values: Any,
         ) -> None:
-            chosen = {key: values.pop(key) for key in names} | {"compiled": compiled}
+            chosen = {key: values.pop(key) for key in names} | {"compiled": compiled, "merge": merge}
+            if not chosen["lora"] and (merge or chosen["alpha"]):
+                note("--alpha and --merge are ignored: they are for --lora")
             type, base, target = file_type(kind), find(name), output(out, force or resume)
             asked = Asked(base, target, run_folder(run, target, resume), type, chosen)
             note(f"logs and checkpoints in {asked.run}")
@@ -133,6 +141,9 @@ def tuning_options(batch: int, matrix_rate: float, vector_rate: float, validate_
             decorated
         )
         decorated = click.option("--compile/--no-compile", "compiled", default=False, help="Use torch.compile.")(
+            decorated
+        )
+        decorated = click.option("--merge", is_flag=True, help="With --lora: OUT is the model with the changes in it.")(
             decorated
         )
         for flag, kind, default, help_text in reversed(numbers):

@@ -27,8 +27,9 @@ class Engine:
     `backend` "c" runs the program `run.c`, compiled on first use; "numpy" the reference, some hundred times slower;
     "auto" the program, and where there is no compiler the reference, with a line on stderr that says so. `threads` 0
     means one a core. `repack` False: weights stay in the mapped file, whose pages the system can share and drop, and
-    are laid out anew in each pass, which is far slower. Opening costs about the time to read the file. Raises
-    NotFoundError, ParametersError or EngineError.
+    are laid out anew in each pass, which is far slower. `adapter`: low-rank changes to apply (`params.adapter`); each
+    pass multiplies by them as well. Opening costs about the time to read the file. Raises NotFoundError,
+    ParametersError or EngineError.
     """
 
     def __init__(
@@ -37,16 +38,20 @@ class Engine:
         threads: int = 0,
         backend: Literal["auto", "c", "numpy"] = "auto",
         repack: bool = True,
+        adapter: str | Path | None = None,
     ) -> None:
         if backend not in ("auto", "c", "numpy"):
             raise ValueError(f'backend must be "auto", "c" or "numpy", not {backend!r}')
         if not 0 <= threads <= 1024:
             raise ValueError(f"threads must be from 0 to 1024, not {threads}")
         self.path = Path(path) if isinstance(path, str | Path) else Path(path.path)
+        self.adapter = Path(adapter) if adapter is not None else None
         self._backend: Backend | None = None
         if not self.path.is_file():
             raise NotFoundError(f"there is no parameters file at {self.path}", "twofile show NAME")
-        self._backend = _open(self.path, threads, backend, repack)
+        if self.adapter is not None and not self.adapter.is_file():
+            raise NotFoundError(f"there is no adapter at {self.adapter}", "twofile tune --lora makes one")
+        self._backend = _open(self.path, threads, backend, repack, self.adapter)
 
     @property
     def backend(self) -> Backend:
@@ -132,7 +137,7 @@ class Engine:
         return f"Engine({str(self.path)!r}, {state})"
 
 
-def _open(path: Path, threads: int, backend: str, repack: bool) -> Backend:
+def _open(path: Path, threads: int, backend: str, repack: bool, adapter: Path | None) -> Backend:
     """The program or the reference, with `path` open in it."""
     if backend != "numpy":
         try:
@@ -142,7 +147,7 @@ def _open(path: Path, threads: int, backend: str, repack: bool) -> Backend:
                 raise
             print(f"twofile: {error.message}; running in NumPy, far slower. To mend it, {error.hint}", file=sys.stderr)
         else:
-            return program.open(path, threads, repack)
+            return program.open(path, threads, repack, adapter)
     from twofile.engine.reference import Reference
 
-    return Reference(path)
+    return Reference(path, adapter)

@@ -23,7 +23,7 @@ from twofile.engine.build import HINT, build
 from twofile.engine.sampler import Sampling, new_seed
 from twofile.errors import EngineError, ParametersError
 
-INTERFACE = 2  # TF_INTERFACE of the run.c that this module mirrors
+INTERFACE = 3  # TF_INTERFACE of the run.c that this module mirrors
 _ERROR_SIZE = 512
 
 
@@ -53,7 +53,7 @@ class _Sampling(Structure):
 _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "tf_interface": (c_int32, []),
     "tf_kernels": (c_char_p, []),
-    "tf_open": (c_void_p, [c_char_p, c_int32, c_int32, c_char_p, c_int32]),
+    "tf_open": (c_void_p, [c_char_p, c_char_p, c_int32, c_int32, c_char_p, c_int32]),
     "tf_close": (None, [c_void_p]),
     "tf_describe": (None, [c_void_p, POINTER(_Info)]),
     "tf_text": (c_char_p, [c_void_p, c_char_p]),
@@ -109,10 +109,11 @@ class Library:
         """Which vector instructions it uses: "avx512", "avx2", "neon" or "c"."""
         return str(self._c.tf_kernels().decode())
 
-    def open(self, path: Path, threads: int = 0, repack: bool = True) -> Model:
+    def open(self, path: Path, threads: int = 0, repack: bool = True, adapter: Path | None = None) -> Model:
         """Open a parameters file; `threads` 0 means one a core. Raises ParametersError with the program's words."""
         error = ctypes.create_string_buffer(_ERROR_SIZE)
-        pointer = self._c.tf_open(os.fsencode(path), threads, repack, error, _ERROR_SIZE)
+        change = None if adapter is None else os.fsencode(adapter)
+        pointer = self._c.tf_open(os.fsencode(path), change, threads, repack, error, _ERROR_SIZE)
         if not pointer:
             raise ParametersError(_words(error), f"twofile show {path}")
         return Model(self, _Handle(pointer, self._c.tf_close))

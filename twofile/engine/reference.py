@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from twofile.engine.backend import ALL, NONE, Info, Step
 from twofile.engine.reference_tokenizer import ReferenceTokenizer
 from twofile.engine.sampler import Sampler, Sampling
+from twofile.params.adapter import CHAT_TEMPLATE, Adapter
 from twofile.params.hyper import Hyperparameters
 from twofile.params.parameters import Parameters
 from twofile.params.vocabulary import TokenType
@@ -56,11 +57,16 @@ class ReferenceCache:
 class Reference:
     """An open parameters file in NumPy: a `Backend`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, adapter: Path | None = None) -> None:
         with Parameters.open(path) as file:
             self.hyper, self.vocabulary = file.hyper, file.vocabulary
             self._metadata = dict(file.metadata)
             self._w = {name: file.read(name) for name in file.tensors}
+        if adapter is not None:
+            learned = Adapter.open(adapter)
+            learned.check(self.hyper)
+            self._metadata |= {CHAT_TEMPLATE: learned.chat_template} if learned.chat_template else {}
+            self._w |= {name: self._w[name] + learned.change(name) for name in learned.pairs}
         self._tokenizer = ReferenceTokenizer(self.vocabulary)
         self._live: set[ReferenceType[ReferenceCache]] = set()
         h, v = self.hyper, self.vocabulary

@@ -55,6 +55,8 @@ class Parameters:
         try:
             self.typed_metadata: dict[str, GGUFValue] = container.values()
             self.metadata: dict[str, Any] = {key: value.value for key, value in self.typed_metadata.items()}
+            if self.metadata.get("general.type") == "adapter":
+                raise ParametersError("it is an adapter, which changes a model and is none", "name it with --adapter")
             self.hyper = self._hyper()
             self.vocabulary = Vocabulary.from_metadata(self.metadata)
             self._check()

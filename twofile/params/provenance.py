@@ -5,11 +5,12 @@ Held in the file itself as GGUF metadata keys (`twofile.*` and `general.*`), so 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["Provenance"]
+__all__ = ["Cost", "Provenance"]
 
 _KEYS = {
     "name": "general.name",
@@ -17,6 +18,7 @@ _KEYS = {
     "license": "general.license",
     "version": "twofile.version",
     "stages": "twofile.stages",
+    "costs": "twofile.costs",
     "data": "twofile.data",
     "parent": "twofile.parent",
     "command": "twofile.command",
@@ -25,10 +27,36 @@ _KEYS = {
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a stage of training took. `flops`: floating-point operations of the passes that train, at most; `data`: the
+    names of what it learned from."""
+
+    seconds: float
+    tokens: int
+    flops: float
+    data: tuple[str, ...] = ()
+
+    def written(self) -> str:
+        """As JSON."""
+        return json.dumps(vars(self))
+
+    @classmethod
+    def read(cls, text: str) -> Cost | None:
+        """What `written` gave; None for anything else."""
+        try:
+            found = json.loads(text)
+            data = tuple(str(name) for name in found["data"])
+            return cls(float(found["seconds"]), int(found["tokens"]), float(found["flops"]), data)
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
+@dataclass(frozen=True)
 class Provenance:
     """The lineage of a parameters file; empty where nothing is known.
 
-    `stages`: what was done, first first ("pretrain 400 steps", "quantise Q8_0"). `data`: "name sha256" of each corpus.
+    `stages`: what was done, first first ("pretrain 400 steps", "quantise Q8_0"). `costs`: what each of them took, as
+    `Cost` writes it, "" where that is not known. `data`: "name sha256" of each corpus.
     `parent`: sha256 of the file this one was made from. `version`, `command`, `commit`: of the program that made it."""
 
     name: str = ""
@@ -36,16 +64,22 @@ class Provenance:
     license: str = ""
     version: str = ""
     stages: tuple[str, ...] = ()
+    costs: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     parent: str = ""
     command: str = ""
     commit: str = ""
 
-    def then(self, stage: str, *, parent: str = "", command: str = "") -> Provenance:
+    def then(self, stage: str, *, parent: str = "", command: str = "", cost: Cost | None = None) -> Provenance:
         """The lineage of a file made from this one by one more stage, by the twofile that runs now."""
-        return replace(
-            self, version=_version(), stages=(*self.stages, stage), parent=parent, command=command, commit=""
-        )
+        known = (*self.costs, *[""] * len(self.stages))[: len(self.stages)]
+        costs = (*known, "" if cost is None else cost.written()) if cost or any(known) else ()
+        stages = (*self.stages, stage)
+        return replace(self, version=_version(), stages=stages, costs=costs, parent=parent, command=command, commit="")
+
+    def cost(self, stage: int) -> Cost | None:
+        """What a stage took, by its place; None where that is not known."""
+        return Cost.read(self.costs[stage]) if stage < len(self.costs) else None
 
     def extended(self, *, name: str = "", description: str = "", data: Iterable[str] = ()) -> Provenance:
         """The same lineage under another name and description, where given, with more data."""

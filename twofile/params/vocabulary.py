@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any, Literal
@@ -104,6 +104,12 @@ class Vocabulary:
             token = getattr(self, name)
             if token is not None and not 0 <= token < n:
                 raise ParametersError(f"{_PREFIX}{key}_token_id is {token}, outside the {n} tokens")
+
+    def with_template(self, template: str) -> Vocabulary:
+        """The same with another chat template; where that ends turns with `<|im_end|>`, so does the vocabulary."""
+        end = "<|im_end|>"
+        eot = self.tokens.index(end) if end in template and end in self.tokens else self.eot
+        return replace(self, chat_template=template, eot=eot)
 
     def token_bytes(self, token: int, *, special: bool = False) -> bytes:
         """The bytes a token stands for in a text; control tokens stand for nothing unless `special`.

@@ -179,7 +179,8 @@ class _Run:
         self.step, self.tokens, self.before = 0, 0, 0.0
         self.validation: dict[str, float] = {}
         self.tensors: dict[str, Tensor] = self.optimisers.state()
-        self.tensors |= {f"model.{name}": weight for name, weight in model.named_parameters()}
+        learning = ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
+        self.tensors |= {f"model.{name}": weight for name, weight in learning}
         self.stateful = stage if isinstance(stage, Stateful) else None
         if self.stateful is not None:
             self.tensors |= self.stateful.tensors()

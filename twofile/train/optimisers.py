@@ -147,4 +147,5 @@ class Optimisers:
 
 
 def _is_hidden(name: str, weight: Tensor) -> bool:
-    return weight.ndim == 2 and not name.startswith(("token_embd", "output", "reward", "value"))
+    thin = name.endswith((".lora_a", ".lora_b"))  # their product is what should turn, neither of them
+    return weight.ndim == 2 and not thin and not name.startswith(("token_embd", "output", "reward", "value"))

@@ -18,7 +18,7 @@ from twofile.params.provenance import Provenance
 from twofile.params.vocabulary import Vocabulary
 from twofile.train.model import Transformer
 
-__all__ = ["Start"]
+__all__ = ["Model", "Start"]
 
 Model = TypeVar("Model", bound=Transformer)
 

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from twofile.train.figures import percent, quantity, span
+from twofile.html.figures import percent, quantity, span
 from twofile.train.watch import Now
 
 __all__ = ["View", "draw"]

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twofile.errors import TrainError
-from twofile.train.figures import percent, span
+from twofile.html.figures import percent, span
 from twofile.train.machine import machine, memory
 
 if TYPE_CHECKING:

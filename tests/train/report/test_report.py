@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from twofile.errors import NotFoundError
-from twofile.train.figures import quantity, short_span
+from twofile.html.curves import Scale, smooth
+from twofile.html.figures import quantity, short_span
 from twofile.train.history import POINTS, read
 from twofile.train.machine import memory
-from twofile.train.report.curves import Scale, smooth
 from twofile.train.report.report import report
 
 

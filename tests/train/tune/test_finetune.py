@@ -18,6 +18,7 @@ from twofile.engine.generate import generate
 from twofile.engine.sampler import Sampling
 from twofile.engine.template import ChatTemplate
 from twofile.errors import TrainError
+from twofile.params.adapter import Adapter
 from twofile.params.parameters import Parameters
 from twofile.train.loop import Plan
 from twofile.train.start import Start
@@ -106,6 +107,46 @@ def test_learns_to_answer(base: Path, talks: Path, tmp_path: Path, capsys: pytes
     assert "earlier run" in capsys.readouterr().err
 
 
+def test_low_rank_changes(base: Path, talks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They learn what all weights learn; the adapter beside its base, and merged, say what the trainer says."""
+    options = ["--steps", "80", "--context", "64", "--batch", "8", "--micro", "4", "--lora", "8"]
+    options += ["--vector-rate", "0.02", "--type", "F32"]
+    adapter, merged = tmp_path / "adapter.gguf", tmp_path / "merged.gguf"
+    assert call("tune", str(base), str(talks), "--out", str(adapter), "--run", str(tmp_path / "a"), *options) == 0
+    more = ["--out", str(merged), "--run", str(tmp_path / "b"), "--merge"]
+    assert call("tune", str(base), str(talks), *more, *options) == 0
+    assert adapter.stat().st_size < base.stat().st_size / 3
+    (saved,) = (tmp_path / "a" / "checkpoints").glob("*80")
+    assert sum(file.stat().st_size for file in saved.iterdir()) < base.stat().st_size  # three of the thin ones
+    said = []
+    for path, change in ((base, adapter), (merged, None)):
+        with Engine(path, adapter=change) as engine:
+            prompt = ChatTemplate.of(engine).render([{"role": "user", "content": "the little girl 99"}])
+            said.append("".join(piece.text for piece in generate(engine.session(), prompt, Sampling(temperature=0))))
+    assert said == ["a little day", "a little day"]
+    with Parameters.open(base) as before:
+        held = Adapter.open(adapter)
+        assert (held.provenance.parent, held.provenance.stages[-1]) == (before.sha256(), "sft 80 steps")
+    capsys.readouterr()
+    assert call("tune", str(base), str(talks), "--out", str(tmp_path / "c.gguf"), "--lora", "999", "--steps", "1") == 1
+    assert "ranks up to" in capsys.readouterr().err
+
+
+def test_low_rank_changes_killed_and_resumed(base: Path, talks: Path, tmp_path: Path) -> None:
+    low = {"options": {"lora": 4}}
+    whole, run = tuned(base, talks, tmp_path / "whole", **low), tmp_path / "killed"
+    code = (
+        "from pathlib import Path; from tests.train.tune.test_finetune import tuned;"
+        f"tuned(Path({str(base)!r}), Path({str(talks)!r}), Path({str(run)!r}), **{low!r})"
+    )
+    kill_at_first_checkpoint(code, run)
+    resumed = tuned(base, talks, run, **low)
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+    unchanged = Start.open(base).model().state_dict()
+    assert all(torch.equal(weight, unchanged[n]) for n, weight in resumed.model.state_dict().items() if n in unchanged)
+
+
 def test_shows_what_is_learned(base: Path, talks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("tune", str(base), str(talks), "--out", str(tmp_path / "a.gguf"), "--show", "2") == 0
     shown = capsys.readouterr().out
@@ -129,10 +170,11 @@ def test_killed_and_resumed_is_the_same(base: Path, talks: Path, tmp_path: Path)
     assert whole.result.validation == resumed.result.validation
 
 
-@pytest.mark.parametrize("context", [64, 128])
-def test_conversations_longer_than_the_context(base: Path, tmp_path: Path, context: int) -> None:
+@pytest.mark.parametrize("context", [64, 128, 256, 512])
+def test_conversations_longer_than_the_context(tmp_path: Path, context: int) -> None:
+    base = tiny_parameters("qwen3", "F32", 1, tmp_path / "base.gguf", context_length=512)
     path = tmp_path / "long.jsonl"
-    roles = ("user", "assistant") * 30
+    roles = ("user", "assistant") * 60
     rows = [[{"role": r, "content": f"the day {i} was on time"} for r in roles] for i in range(12)]
     path.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
     found = tuned(base, path, tmp_path / "run", context=context, steps=4)

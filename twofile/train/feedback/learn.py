@@ -54,7 +54,7 @@ class Learned(Generic[Model]):
 def learn_rewards(settings: Settings, run: Path, say: Callable[[str], object] = print) -> Learned[RewardModel]:
     """Train a reward model on pairs."""
     opened, learned, held_out = _pairs(settings, run, say, room=1)  # it reads the last token too
-    model = opened.start.model(RewardModel)
+    model = opened.model(RewardModel)
     result = train_from(opened, model, Rewarding(opened.settings, learned, held_out), run)
     if held_out:
         say(f"rewards moved by {-centre(model, held_out):+.3f}: their mean is 0 now")
@@ -65,7 +65,7 @@ def learn_rewards(settings: Settings, run: Path, say: Callable[[str], object] = 
 def prefer(settings: Settings, run: Path, say: Callable[[str], object] = print) -> Learned[Transformer]:
     """Direct preference optimisation from pairs."""
     opened, learned, held_out = _pairs(settings, run, say)
-    model, reference = opened.start.model(), opened.start.model()
+    model, reference = opened.model(), opened.start.model()
     result = train_from(opened, model, Preference(opened.settings, reference, learned, held_out), run)
     return Learned(model, opened.start, opened.vocabulary, result)
 
@@ -89,7 +89,7 @@ def reinforce(
     held_out = [*held_out, *measured]
     checkpoint.seed_all(settings.seed)
     start = opened.start
-    model = start.model(ActorCritic) if settings.options.get("method") == "ppo" else start.model()
+    model = opened.model(ActorCritic) if settings.options.get("method") == "ppo" else opened.model()
     with Rollouts(start.hyper, opened.vocabulary) as rollouts:
         stage = Online(settings, model, start.model(), rollouts, reward, learned, held_out, gauge)
         result = train_from(opened, model, stage, run)

@@ -23,6 +23,7 @@ from twofile.engine.scheduler import Scheduler
 from twofile.params.hyper import Hyperparameters
 from twofile.params.vocabulary import Vocabulary
 from twofile.params.write import write
+from twofile.train.tune.lora import weights
 
 __all__ = ["Reply", "Rollouts"]
 
@@ -53,8 +54,8 @@ class Rollouts:
         """Go on with the weights that `model` has now. What is not of the parameters file (a head) stays behind."""
         path = Path(self._folder.name) / "policy.gguf"
         shapes = self.hyper.shapes()
-        weights = ((k, v.detach().float().cpu().numpy()) for k, v in model.state_dict().items() if k in shapes)
-        write(path, self.hyper, self.vocabulary, weights, type=self.type)
+        found = ((name, weight.cpu().numpy()) for name, weight in weights(model) if name in shapes)
+        write(path, self.hyper, self.vocabulary, found, type=self.type)
         if self._engine is not None:
             self._engine.close()
         self._engine = Engine(path, threads=self.threads)

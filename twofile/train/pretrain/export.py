@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 
 from twofile.errors import TrainError
-from twofile.params.provenance import Provenance
+from twofile.params.provenance import Cost, Provenance
 from twofile.params.write import write
 from twofile.train import checkpoint
-from twofile.train.model import Transformer
+from twofile.train.history import last_with
+from twofile.train.model import Transformer, operations
 from twofile.train.pretrain.prepare import load_vocabulary
 from twofile.train.pretrain.recipe import Recipe
 
@@ -43,12 +44,16 @@ def export(
         sources = json.loads((run / "corpus.json").read_text(encoding="utf-8"))["sources"]
     except (OSError, json.JSONDecodeError, KeyError) as error:
         raise TrainError(f"{run}: corpus.json cannot be read ({error})") from error
+    learned = {name: source["sha256"] for name, source in sources.items() if source["share"] > 0}
+    logged = last_with(run, lambda line: line.get("step") == step and "seconds" in line) or {}
+    seconds, flops = float(logged.get("seconds", 0.0)), tokens * operations(recipe.hyper)
     provenance = Provenance(
         name=recipe.name,
         description=recipe.description,
         license=recipe.licence,
         stages=(f"pretrain {step} steps, {tokens} tokens",),
-        data=tuple(f"{name} {source['sha256']}" for name, source in sources.items() if source["share"] > 0),
+        costs=(Cost(seconds, tokens, flops, tuple(learned)).written(),),
+        data=tuple(f"{name} {sha256}" for name, sha256 in learned.items()),
         command=command,
         commit=commit,
     )

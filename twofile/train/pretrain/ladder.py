@@ -25,9 +25,9 @@ from typing import Any
 import torch
 
 from twofile.errors import TrainError
+from twofile.html.figures import quantity
 from twofile.params.atomic import write_json
 from twofile.train import track
-from twofile.train.figures import quantity
 from twofile.train.history import last_with, number
 from twofile.train.pretrain import recipe as recipes
 from twofile.train.pretrain.dial import Derived, Dial, Machine, derive, tokens_in

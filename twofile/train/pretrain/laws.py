@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from twofile.train.figures import quantity
+from twofile.html.figures import quantity
 
 if TYPE_CHECKING:
     from twofile.train.loop import Plan

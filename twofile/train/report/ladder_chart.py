@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from twofile.train.figures import quantity
+from twofile.html import tables
+from twofile.html.curves import Curve, limits, plot
+from twofile.html.figures import quantity
 from twofile.train.history import number
-from twofile.train.report import tables
-from twofile.train.report.curves import Curve, limits, plot
 
 __all__ = ["section"]
 

@@ -18,11 +18,12 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from twofile.train.figures import percent, quantity, span
+from twofile.html import tables
+from twofile.html.curves import Curve, Scale, limits, plot, smooth
+from twofile.html.figures import percent, quantity, span
+from twofile.html.page import COLOURS, page
 from twofile.train.history import Group, History, Mark
-from twofile.train.report import ladder_chart, tables, usage
-from twofile.train.report.curves import Curve, Scale, limits, plot, smooth
-from twofile.train.report.page import COLOURS, page
+from twofile.train.report import ladder_chart, usage
 
 __all__ = ["report"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from twofile.train.report import tables
+from twofile.html import tables
 
 __all__ = ["section"]
 

@@ -4,12 +4,11 @@ A base model that has no chat template learns ChatML, which its file says from t
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import nn
@@ -19,12 +18,13 @@ from twofile.engine.template import ChatTemplate
 from twofile.errors import TrainError
 from twofile.params.vocabulary import Vocabulary
 from twofile.train.loop import Result, Stage, train
-from twofile.train.model import operations
+from twofile.train.model import Transformer, operations
 from twofile.train.parallel import World
 from twofile.train.peak import matrix_peak
-from twofile.train.start import Start
+from twofile.train.start import Model, Start
 from twofile.train.tune.chatml import CHATML
 from twofile.train.tune.examples import template_of
+from twofile.train.tune.lora import adapt
 from twofile.train.tune.settings import Settings, begin
 
 __all__ = ["Opened", "opening", "train_from"]
@@ -39,6 +39,19 @@ class Opened:
     template: ChatTemplate
     vocabulary: Vocabulary
 
+    @overload
+    def model(self) -> Transformer: ...
+
+    @overload
+    def model(self, kind: type[Model]) -> Model: ...
+
+    def model(self, kind: type[Transformer] = Transformer) -> Transformer:
+        """The model that is to learn: the base's, or low-rank changes to it where the settings have a rank, `lora`."""
+        model, options = self.start.model(kind), self.settings.options
+        if rank := options.get("lora"):
+            adapt(model, rank, options.get("alpha") or 2.0 * rank)
+        return model
+
 
 @contextmanager
 def opening(settings: Settings, run: Path, say: Callable[[str], object]) -> Iterator[Opened]:
@@ -52,8 +65,7 @@ def opening(settings: Settings, run: Path, say: Callable[[str], object]) -> Iter
         template, own = template_of(engine)
         vocabulary = start.vocabulary
         if not own:
-            end = vocabulary.tokens.index("<|im_end|>")
-            vocabulary = dataclasses.replace(vocabulary, chat_template=CHATML, eot=end)
+            vocabulary = vocabulary.with_template(CHATML)
         yield Opened(settings, start, template, vocabulary)
 
 

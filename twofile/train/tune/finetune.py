@@ -46,7 +46,7 @@ def fine_tune(settings: Settings, run: Path, say: Callable[[str], object] = prin
     say(str(counts))
     learned, held_out = hold_out(found, settings.held_out, lambda example: example.ids.tobytes())
     checkpoint.seed_all(settings.seed)
-    model = opened.start.model()
+    model = opened.model()
     stage = FineTuning(settings, opened.vocabulary, learned, held_out)
     result = train_from(opened, model, stage, run)
     return Tuned(model, opened.start, opened.vocabulary, counts, result)

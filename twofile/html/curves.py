@@ -14,7 +14,7 @@ from html import escape
 from itertools import pairwise
 from statistics import median
 
-from twofile.train.figures import quantity, short_span
+from twofile.html.figures import quantity, short_span
 
 __all__ = ["Curve", "Scale", "limits", "plot", "smooth"]
 

@@ -1,0 +1,1 @@
+"""Pages that need nothing else: their shell, tables, curves, and numbers as people read them."""
