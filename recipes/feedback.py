@@ -92,7 +92,7 @@ def main() -> None:
         return write_pairs(start, learned, given.into, given.pairs)
     if given.judge is None:
         parser.error(f"{given.what} needs --judge")
-    judge, oracle, points = of_model(given.judge), of_program(ORACLE, "gold"), given.into / "points.jsonl"
+    judge, oracle, points = of_model(given.judge, given.model), of_program(ORACLE, "gold"), given.into / "points.jsonl"
     if given.what == "best":
         found = replies(start, measured, max(NUMBERS), 7 * 10**7)
         every = [prompt for prompt in measured for _ in range(max(NUMBERS))]

@@ -111,7 +111,7 @@ def test_what_does_not_fit(make: Make, tmp_path: Path, backend: Literal["c", "nu
     refused(r"changes blk\.0\.attn_q|no change of a matrix", pairs={"blk.0.attn_q.weight": (a, b[:-1])})
     refused("no (change of a )?matrix", pairs={"blk.9.attn_q.weight": (a, b)})
     refused("no (change of a )?matrix", pairs={"token_embd.weight": (a, b)})
-    with pytest.raises(ParametersError, match="not an adapter|is not an"):
+    with pytest.raises(ParametersError, match="is not an adapter"):
         Engine(base, adapter=base, backend=backend)
     with pytest.raises(ParametersError, match="is an adapter"):
         Engine(good, backend=backend)

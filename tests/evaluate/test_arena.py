@@ -81,17 +81,26 @@ def test_command(tmp_path: Path, prompts: Path, judge: str, capsys: pytest.Captu
         file.write('{"torn": ')  # by a kill
     assert call("arena", one, three, *options, "--json") == 0
     out, told = capsys.readouterr()
-    assert "m0: 0 answers, 6 were there" in told
+    assert ": 0 answers, 6 were there" in told
     assert "12 comparisons" in told
     (rows,) = json.loads(out).values()
     assert [row["comparisons"] for row in rows] == [12, 12, 12]
     arena = Arena(into)
-    for found in arena.of(judge):
+    ((by, *_), *_) = arena.comparisons
+    for found in arena.of(by):
         lengths = [len(arena.answers[found.round, name]) for name in (found.first, found.second)]
         assert found.score == 0.5 + 0.5 * np.sign(lengths[0] - lengths[1])
     assert call("arena", "--into", str(into)) == 0
     assert "m2" in capsys.readouterr().out
     assert call("arena", one) == 2
+    assert call("arena", one, *options[:-1], "9") == 1
+    assert "with longest 8, seed 0, not longest 9" in capsys.readouterr().err
+    tiny_parameters("qwen3", "F32", 9, Path(one))  # another model under the same name
+    assert call("arena", one, *options) == 0
+    assert ": 6 answers, 0 were there" in capsys.readouterr().err
+    Path(judge.partition(":")[0]).write_text("def long(messages, reply, row):\n    return -len(reply)\n")
+    assert call("arena", one, *options) == 0
+    assert "36 comparisons" in capsys.readouterr().err  # another judge
 
 
 def test_people_judge(tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,16 +111,18 @@ def test_people_judge(tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixtu
     store = Store(tmp_path / "a.labels.db")
     items = store.items()
     answers = Arena(tmp_path / "a.jsonl").answers
-    for item in items:
-        _, key, first, second = item.source.split("\t")
-        better = "first" if first == "m1" else "second"
-        assert item.replies == (answers[key, first], answers[key, second])
+    best = next(name for _, name in answers if name.startswith("m1"))
+    for item in items[1:]:
+        better = "first" if answers[Asked(item.messages, {}).key, best] == item.replies[0] else "second"
         store.submit(Label(str(item.id), item.id, "ann", better))  # type: ignore[arg-type]
+    store.submit(Label("x", items[0].id, "ann", "skip"))
     store.close()
     assert call("arena", *models, *options, "--json") == 0
     rows = json.loads(capsys.readouterr().out)["people"]
-    assert rows[0]["name"] == "m1"
-    assert rows[0]["wins"] >= len(items)
+    assert rows[0]["name"] == best
+    assert rows[0]["wins"] >= len(items) - 1
+    assert rows[0]["low"] < rows[0]["rating"] < rows[0]["high"]  # though every round ended alike
+    assert rows[0]["comparisons"] == len(prompts.read_text().splitlines()) - 1  # what was passed over is open
 
 
 def test_what_is_no_arena(tmp_path: Path) -> None:

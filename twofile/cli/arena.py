@@ -15,6 +15,7 @@ from twofile.errors import TaskError
 
 if TYPE_CHECKING:
     from twofile.evaluate.arena import Arena, Asked, Score
+    from twofile.evaluate.ratings import Comparison
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _path = click.Path(dir_okay=False, path_type=Path)
@@ -53,7 +54,7 @@ def arena_command(
         raise click.UsageError("give models that answer, or --into of an arena that is there")
     if models and (prompts is None or judge is None):
         raise click.UsageError("models need --prompts and --judge")
-    arena = Arena(into)
+    arena = Arena(into, {"longest": longest, "seed": seed} if models else None)
     asked: list[Asked] = []
     if prompts is not None:
         from twofile.train.feedback.prompts import read_prompts
@@ -61,15 +62,21 @@ def arena_command(
         asked = [Asked(messages, row) for messages, _, row in read_prompts(prompts)][:limit]
     for name in models:
         with open_engine(name, {}) as engine:
-            count = arena.answer(Path(name).stem, engine, asked, longest, seed)
-            note(f"{Path(name).stem}: {count} answers, {len(asked) - count} were there")
+            known_as = _known_as(engine.path)
+            count = arena.answer(known_as, engine, asked, longest, seed)
+            note(f"{known_as}: {count} answers, {len(asked) - count} were there")
     known = sorted({model for _, model in arena.answers})
     if judge == "people":
-        _people(arena, known, asked, labels or into.with_suffix(".labels.db"))
-    elif judge is not None and asked:
-        note(f"{arena.judge(judge, _score(judge), known, asked)} comparisons by {judge}")
-    judges = sorted({by for by, *_ in arena.comparisons})
-    found = {by: ratings(arena.of(by)) for by in judges if judge in (None, by)}
+        found = {judge: ratings(_people(arena, known, asked, labels or into.with_suffix(".labels.db")))}
+    else:
+        by = None
+        if judge is not None:
+            path, _, function = judge.rpartition(":")
+            by = f"{_known_as(Path(path))}:{function}" if path.endswith(".py") else _known_as(find(judge))
+        if judge is not None and by is not None and asked:
+            note(f"{arena.judge(by, _score(judge), known, asked)} comparisons by {by}")
+        judges = sorted({one for one, *_ in arena.comparisons})
+        found = {one: ratings(arena.of(one)) for one in judges if by in (None, one)}
     if as_json:
         click.echo(json.dumps({by: [vars(one) for one in rows] for by, rows in found.items()}))
         return
@@ -80,6 +87,15 @@ def arena_command(
             for one in rows
         ]
         click.echo(table(lines, indent=""))
+
+
+def _known_as(path: Path) -> str:
+    """A file by its name and the beginning of its checksum."""
+    from twofile.params.checksum import file_sha256
+
+    if not path.is_file():
+        raise TaskError(f"there is no file {path}", "give a reward model, FILE.py:FUNCTION, or people")
+    return f"{path.stem}-{file_sha256(path)[:8]}"
 
 
 def _score(judge: str) -> Score:
@@ -96,35 +112,37 @@ def _score(judge: str) -> Score:
     return lambda said: score([(asked.messages, text) for asked, text in said])
 
 
-def _people(arena: Arena, names: Sequence[str], asked: Sequence[Asked], path: Path) -> None:
-    """Take what people have judged by now, and ask them for the rest."""
-    from twofile.evaluate.ratings import Comparison
+def _people(arena: Arena, names: Sequence[str], asked: Sequence[Asked], path: Path) -> list[Comparison]:
+    """What people have judged by now; the rest they are asked for. A pair is known by its prompt and both texts; what
+    people passed over stays open."""
+    from twofile.evaluate.ratings import Comparison, pairs
     from twofile.serve.label.store import Item, Store
 
     scores = {"first": 1.0, "tie": 0.5, "second": 0.0}
+    found, wanted = [], []
     store = Store(path)
     try:
-        items = {item.id: item for item in store.items()}
-        said: dict[int, list[float]] = {}
+        keys = {item.id: item.key for item in store.items()}
+        said: dict[str, list[float]] = {}
         for label in store.labels():
             if label.verdict in scores:
-                said.setdefault(label.item, []).append(scores[label.verdict])
-        for number, values in said.items():
-            kind, *place = items[number].source.split("\t")
-            if kind != "arena" or len(place) != 3:
-                raise TaskError(f"{path} holds labels of something else", "give another --labels")
-            key, first, second = place
-            if ("people", key, f"{first} {second}") not in arena.comparisons:
-                arena.add("people", Comparison(key, first, second, sum(values) / len(values)))
-        wanted = []
-        for one, first, second in arena.open("people", names, asked):
-            replies = arena.answers[one.key, first], arena.answers[one.key, second]
-            if replies[0] == replies[1]:
-                arena.add("people", Comparison(one.key, first, second, 0.5))
-            else:
-                wanted.append(Item(one.messages, replies, source="\t".join(("arena", one.key, first, second))))
+                said.setdefault(keys[label.item], []).append(scores[label.verdict])
+        for one in asked:
+            for first, second in pairs(sorted(names)):
+                replies = tuple(arena.answers.get((one.key, name), "") for name in (first, second))
+                item, turned = Item(one.messages, replies), Item(one.messages, replies[::-1])
+                if any((one.key, name) not in arena.answers for name in (first, second)):
+                    continue
+                votes = said.get(item.key, []) + [1 - vote for vote in said.get(turned.key, [])]
+                if replies[0] == replies[1]:
+                    found.append(Comparison(one.key, first, second, 0.5))
+                elif votes:
+                    found.append(Comparison(one.key, first, second, sum(votes) / len(votes)))
+                elif turned.key not in keys.values():
+                    wanted.append(Item(one.messages, replies, source="arena"))
         store.add(wanted)
     finally:
         store.close()
     if wanted:
         note(f"{len(wanted)} comparisons wait for people: twofile label --into {path}, then this command again")
+    return found

@@ -78,5 +78,5 @@ def reinforce_command(asked: Asked, prompts: tuple[Path, ...], judge: str, **opt
         {**options, "function": function if path.endswith(".py") else ""},
         {"judge": judge_file},
     )
-    reward = of_program(judge_file, function) if path.endswith(".py") else of_model(judge_file)
+    reward = of_program(judge_file, function) if path.endswith(".py") else of_model(judge_file, asked.base)
     asked.finish(reinforce(settings, asked.run, reward, note))

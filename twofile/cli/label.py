@@ -28,7 +28,13 @@ _folder = click.Path(file_okay=False, path_type=Path)
 @click.option("--longest", type=click.IntRange(1), default=256, show_default=True, help="Tokens of such a reply.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of such replies.")
 @click.option("--each", type=click.IntRange(1), default=1, show_default=True, help="Labels that an item wants.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8320, show_default=True, help="0: any that is free.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8320,
+    show_default=True,
+    help="0: any that is free; a page that holds unsent labels finds a server again on its own port alone.",
+)
 @click.option("--export", "folder", type=_folder, help="Write the labels as training data into this folder, and stop.")
 @click.option("--browser/--no-browser", default=True, help="Open the page.")
 def label_command(

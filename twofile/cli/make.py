@@ -2,14 +2,13 @@
 
 A recipe is TOML: a list of `[[step]]`, each with what it `makes` (one file, or several) and either `twofile`, a command
 line of this program, or `python`, one of a Python program. Both are run in the folder INTO. `{data}` stands for the
-folder of the data, `{here}` for that of the recipe, and what the table `[given]` names for what it says. Guarantee: a step is done again only where what it makes is not
-there, where its line is another one than it was, or where a step before it was done again; one that trains goes on where
-it was stopped.
+folder of the data, `{here}` for that of the recipe, and what the table `[given]` names for what it says. Guarantee: a
+step is done again only where what it makes is not there, where its line is another one than it was, or where a step
+before it was done again; one that trains goes on where it was stopped.
 """
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 import sys

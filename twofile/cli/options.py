@@ -92,7 +92,7 @@ force_option = click.option("--force", is_flag=True, help="Replace what is there
 
 
 def engine_options(command: Function) -> Function:
-    """Adds --adapter, --threads, --backend and --no-repack, and gives the command as `how` what they say to `Engine`."""
+    """Adds --adapter, --threads, --backend and --no-repack; the command gets as `how` what they say to `Engine`."""
 
     @wraps(command)
     def with_engine(*args: Any, adapter: str | None, threads: int, backend: str, no_repack: bool, **values: Any) -> Any:

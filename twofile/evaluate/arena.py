@@ -1,8 +1,9 @@
 """An arena: models answer the same prompts, a judge compares their answers, and everybody gets a rating.
 
-The file of an arena is JSON lines: an answer of a model, which is known by its name (give another file another name),
-or a comparison of two answers. Guarantee: what is there is neither answered nor compared again, so that a model that
-comes later meets the others where they were. Cost: the answers; a judge's time for each pair of models and prompt.
+The file of an arena is JSON lines: how models answer here (their longest answer, the seed), an answer of a model, or a
+comparison of two answers. Guarantee: what is there is neither answered nor compared again, so that a model that comes
+later meets the others where they were; a model and a judge are known by their files' checksums, and an arena with
+other settings is refused. Cost: the answers; a judge's time for each pair of models and prompt.
 """
 
 from __future__ import annotations
@@ -54,20 +55,32 @@ Score = Callable[[Sequence[tuple[Asked, str]]], Sequence[float]]
 
 
 class Arena:
-    """An arena in a file, which is made where there is none. TaskError where the file is something else."""
+    """An arena in a file, which is made where there is none. `settings`: how models answer; None takes those that are
+    there. TaskError where the file is something else, or has other settings."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any] | None = None) -> None:
         self.path = path
         self.answers: dict[tuple[str, str], str] = {}
         self.comparisons: dict[tuple[str, str, str], Comparison] = {}  # by judge, round, and both models
+        self.settings: dict[str, Any] | None = None
         for line in _lines(path):
             try:
-                if line.keys() == set(_FIELDS):
+                if self.settings is None:
+                    self.settings = dict(line["arena"])
+                elif line.keys() == set(_FIELDS):
                     self.answers[line["prompt"], line["model"]] = line["text"]
                 else:
                     self._know(line.pop("judge"), Comparison(**line))
-            except (KeyError, TypeError, AttributeError) as error:
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise TaskError(f"{path} is no file of an arena", "name another with --into") from error
+        if settings is None:
+            return
+        if self.settings is None:
+            self.settings = dict(settings)
+            self._write({"arena": self.settings})
+        elif self.settings != dict(settings):
+            was, now = (", ".join(f"{k} {v}" for k, v in s.items()) for s in (self.settings, settings))
+            raise TaskError(f"models answered in {path} with {was}, not {now}", "give the same, or another --into")
 
     def _know(self, judge: str, found: Comparison) -> None:
         self.comparisons[judge, found.round, f"{found.first} {found.second}"] = found
@@ -132,6 +145,6 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         except ValueError as error:
             raise TaskError(f"{path} is no file of an arena", "name another with --into") from error
     if end < len(data):
-        if not data[end:].startswith((b'{"prompt"', b'{"judge"', b"{")[: 3 if end else 2]):
+        if not data[end:].startswith((b'{"arena"', b"{")[: 2 if end else 1]):
             raise TaskError(f"{path} is no file of an arena", "name another with --into")
         os.truncate(path, end)

@@ -1,8 +1,8 @@
 """An adapter: low-rank changes (LoRA) to the matrices of a model's layers, in a GGUF file of its own.
 
-The change of a matrix W of n x m is alpha / r * B A, with A (`lora_a`) of r x m and B (`lora_b`) of n x r. The file is that
-which llama.cpp applies with `--lora`, and the program with the same option; it may bring the chat template that was
-learned. `Adapter.open` checks the container and that every A has its B; `check`, that they fit a model. Cost: the
+The change of a matrix W of n x m is alpha / r * B A, with A (`lora_a`) of r x m and B (`lora_b`) of n x r. The file is
+that which llama.cpp applies with `--lora`, and the program with the same option; it may bring the chat template that
+was learned. `Adapter.open` checks the container and that every A has its B; `check`, that they fit a model. Cost: the
 adapter in memory; `merge` takes the largest matrix more.
 
 Source: arXiv:2106.09685.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,8 @@ from twofile.params.hyper import Hyperparameters
 from twofile.params.mixture import FILE_TYPES, file_type
 from twofile.params.parameters import Parameters
 from twofile.params.provenance import Provenance
-from twofile.params.write import Progress, field, write, write_container
+from twofile.params.write import Progress, write, write_container
+from twofile.params.write import field as typed
 
 __all__ = ["CHAT_TEMPLATE", "MATRICES", "Adapter", "merge"]
 
@@ -46,7 +47,7 @@ class Adapter:
     architecture: str
     alpha: float
     pairs: Mapping[str, tuple[Array, Array]]
-    provenance: Provenance = Provenance()
+    provenance: Provenance = field(default_factory=Provenance)
     chat_template: str = ""
     path: str = ""
 
@@ -124,7 +125,7 @@ class Adapter:
         }
         layout = {name: (x.shape, "F32") for name, x in tensors.items()}
         pieces = ((name, x.ravel().view(np.uint8)) for name, x in tensors.items())
-        write_container(path, self.architecture, {k: field(v) for k, v in fields.items()}, layout, pieces)
+        write_container(path, self.architecture, {k: typed(v) for k, v in fields.items()}, layout, pieces)
 
 
 def merge(

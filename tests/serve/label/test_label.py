@@ -69,6 +69,11 @@ def test_undo_takes_back_the_last_of_ones_own(store: Store) -> None:
     assert [(one.item, one.labeller) for one in store.labels()] == [(1, "ann"), (2, "bob")]
     assert store.submit(label(2, "ann", "tie")) == "kept"
     assert store.undo("eve") is None
+    first = store.undo("ann", "u1")
+    assert first is not None
+    assert (first.item, first.verdict) == (2, "tie")
+    assert store.undo("ann", "u1") == first  # the answer was lost, and it is asked again
+    assert [(one.item, one.labeller) for one in store.labels()] == [(1, "ann"), (2, "bob")]
 
 
 def test_who_sees_what(store: Store) -> None:

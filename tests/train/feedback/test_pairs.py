@@ -89,10 +89,12 @@ def test_prompts_of_every_file(tmp_path: Path) -> None:
         {"messages": [USER, GOOD]},
         {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]},
         {"messages": [USER], "chosen": "A", "rejected": "B"},
+        {"instruction": "Q", "input": "", "output": "A"},
+        {"chosen": "\n\nHuman: Q\n\nAssistant: A", "rejected": "\n\nHuman: Q\n\nAssistant: B"},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = list(read_prompts(path))
-    assert [messages for messages, _, _ in found] == [(USER,)] * 4
+    assert [messages for messages, _, _ in found] == [(USER,)] * 6
     assert found[0][2]["answer"] == 42
     path.write_text(json.dumps({"messages": [GOOD]}) + "\n")
     with pytest.raises(TrainError, match="does not end with a user"):

@@ -26,6 +26,7 @@ from twofile.train.feedback.rollout import Reply, Rollouts
 from twofile.train.loop import Plan
 from twofile.train.start import Start
 from twofile.train.tune.examples import Example, template_of
+from twofile.train.tune.lora import LowRank
 from twofile.train.tune.settings import Settings
 
 STAGES = ("reward", "dpo", "ppo", "grpo", "rloo")
@@ -74,6 +75,20 @@ def made(stage: str, base: Path, data: Path, run: Path, **changes: Any) -> Learn
     return reinforce(settings, run, of_program(Path(__file__), "likes_e"), lambda _: None)
 
 
+@pytest.mark.parametrize("stage", ["dpo", "grpo", "ppo", "reward"])
+def test_low_rank_changes(base: Path, pairs: Path, tmp_path: Path, stage: str) -> None:
+    """They learn, nothing else moves, and replies are made with them in place."""
+    found = made(stage, base, pairs, tmp_path / "run", options={"lora": 4})
+    moved = {name for name, weight in found.model.named_parameters() if weight.requires_grad}
+    heads = {"reward": {"reward"}, "ppo": {"value"}}.get(stage, set())
+    assert {name.rpartition(".")[2] for name in moved if name.split(".")[0] not in heads} == {"lora_a", "lora_b"}
+    begun = Start.open(base).model().state_dict()
+    assert all(torch.equal(weight, begun[n]) for n, weight in found.model.state_dict().items() if n in begun)
+    assert max(float(part.lora_b.detach().abs().max()) for part in found.model.modules() if isinstance(part, LowRank)) > 0
+    if stage in ("grpo", "ppo"):
+        assert all(line["gap"] < 1e-4 for line in logged(tmp_path / "run") if "gap" in line)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_and_resumed_is_the_same(base: Path, pairs: Path, tmp_path: Path, stage: str) -> None:
     whole = made(stage, base, pairs, tmp_path / "whole")
@@ -113,7 +128,7 @@ def test_its_file_gives_the_same_rewards(
     assert head(model)["twofile.reward.weight"] == pytest.approx(model.reward.weight[0].tolist())
     replies = [Reply(tuple(row.ids[3:].tolist()), (), "", True) for row in rows]
     prompts = [Prompt((), (0, 1, 2), {})] * 4
-    assert of_model(out)(prompts, replies) == pytest.approx(found.tolist(), abs=1e-5)
+    assert of_model(out, base)(prompts, replies) == pytest.approx(found.tolist(), abs=1e-5)
     with Engine(out) as engine:  # a parameters file like others
         assert len(engine.tokenize("once"))
     with pytest.raises(TrainError, match="no reward model"):

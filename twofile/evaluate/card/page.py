@@ -1,8 +1,9 @@
-"""A report card as one HTML page: the lineage as a graph, figures, changes, samples; nothing is loaded from anywhere."""
+"""A report card as one HTML page: the lineage as a graph, figures, changes, samples. It loads nothing."""
 
 from __future__ import annotations
 
 from html import escape
+from itertools import pairwise
 
 from twofile.evaluate.card import words
 from twofile.evaluate.card.card import Card, Effect
@@ -72,7 +73,8 @@ def _graph(card: Card) -> str:
             )
             drawn.append(_text(middle, 150 + _HEIGHT, file[:22], ""))
     label = escape("; ".join(f"{stage}{f' gives {file}' if file else ''}" for stage, _, _, file in rows))
-    return f'<svg viewBox="0 0 {width} {166 + _HEIGHT}" width="{width}" role="img" aria-label="{label}">{"".join(drawn)}</svg>'
+    box = f'viewBox="0 0 {width} {166 + _HEIGHT}" width="{width}"'
+    return f'<svg {box} role="img" aria-label="{label}">{"".join(drawn)}</svg>'
 
 
 def _text(x: float, y: float, text: str, kind: str) -> str:
@@ -105,7 +107,7 @@ def _figures(card: Card) -> str:
     if not card.measures:
         return ""
     names = [member.name for member in card.members]
-    head = ["measure", "n", *names, *(f"{a} to {b}" for a, b in zip(names, names[1:], strict=False))]
+    head = ["measure", "n", *names, *(f"{a} to {b}" for a, b in pairwise(names))]
     body = []
     for measure in card.measures:
         row = [escape(measure.name), str(measure.n)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from twofile.evaluate.asking import Question, Reply
 from twofile.evaluate.card.card import Card, Effect, Measure
@@ -77,10 +78,8 @@ def markdown(card: Card) -> str:
     names = [member.name for member in card.members]
     if card.measures:
         lines += ["", "## What each stage changed", ""]
-        lines += [
-            f"| measure | n | {' | '.join(names)} | {' | '.join(f'{a} to {b}' for a, b in zip(names, names[1:], strict=False))} |"
-        ]
-        lines += ["|---" * (2 + len(names) + max(0, len(names) - 1)) + "|"]
+        head = ["measure", "n", *names, *(f"{before} to {after}" for before, after in pairwise(names))]
+        lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
         lines += [f"| {' | '.join(map(_cell, _row(card, measure)))} |" for measure in card.measures]
         lines += ["", "Figures with 95% intervals; changes are means of paired differences, above zero better."]
         lines += ["", "## What got worse", ""]

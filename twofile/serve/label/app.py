@@ -88,8 +88,9 @@ class _Server:
         return self.store.submit(label)
 
     async def undo(self, request: Request) -> Response:
-        labeller = _labeller((await _body(request)).get("labeller"))
-        label = await run_in_threadpool(self.store.undo, labeller)
+        said = await _body(request)
+        labeller, id = _labeller(said.get("labeller")), _text(said.get("id", ""), 100)
+        label = await run_in_threadpool(self.store.undo, labeller, id)
         if label is None:
             return JSONResponse({"item": None})
         item = self.store.item(label.item)

@@ -162,11 +162,15 @@ async function submit(verdict) {
   if (await send()) next();
 }
 
+let undoing = null; // the id of an undo whose answer did not come: asked again, it takes back nothing more
+
 async function undo() {
   if (!(await send())) return;
   turn++;
-  const found = await call("/api/undo", { labeller: $("labeller").value.trim() }).catch(() => null);
-  if (!found) return say("The server is away; nothing was undone.");
+  undoing ??= crypto.randomUUID();
+  const found = await call("/api/undo", { labeller: $("labeller").value.trim(), id: undoing }).catch(() => null);
+  if (!found) return say("The server is away; undo again when it is back.");
+  undoing = null;
   if (!found.item) return say("There is nothing to undo.");
   say("Undone: label it again.");
   show(found.item, found.before);

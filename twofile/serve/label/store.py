@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS label (
     id TEXT PRIMARY KEY, item INTEGER NOT NULL REFERENCES item (id), labeller TEXT NOT NULL, verdict TEXT NOT NULL,
     text TEXT NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL, undone INTEGER NOT NULL DEFAULT 0
 );
+CREATE TABLE IF NOT EXISTS undo (id TEXT PRIMARY KEY, label TEXT NOT NULL REFERENCES label (id));
 CREATE UNIQUE INDEX IF NOT EXISTS standing ON label (item, labeller) WHERE undone = 0;
 """
 _ITEM, _LABEL = "id, messages, tools, replies, source", "id, item, labeller, verdict, text, reason, at"
@@ -154,9 +155,15 @@ class Store:
                 return "other"
         return "kept"
 
-    def undo(self, labeller: str) -> Label | None:
-        """Take back the labeller's last label; None where none stands."""
+    def undo(self, labeller: str, id: str = "") -> Label | None:
+        """Take back the labeller's last label; None where none stands. `id`: as with labels, one that the sender chose:
+        sent again, it takes back nothing more and gives the same label."""
         with self._writing():
+            known = self._base.execute(
+                f"SELECT {_LABEL} FROM label WHERE id = (SELECT label FROM undo WHERE id = ?)", (id,)
+            ).fetchone()
+            if known:
+                return Label(*known)
             rows = self._base.execute(
                 f"SELECT {_LABEL} FROM label WHERE labeller = ? AND undone = 0 ORDER BY at DESC, rowid DESC LIMIT 1",
                 (labeller,),
@@ -164,6 +171,8 @@ class Store:
             if not rows:
                 return None
             self._base.execute("UPDATE label SET undone = 1 WHERE id = ?", (rows[0][0],))
+            if id:
+                self._base.execute("INSERT INTO undo (id, label) VALUES (?, ?)", (id, rows[0][0]))
         return Label(*rows[0])
 
     def labels(self) -> list[Label]:

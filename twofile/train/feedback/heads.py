@@ -29,6 +29,8 @@ class RewardModel(Transformer):
         self.reward = nn.Linear(hyper.dim, 1)
         nn.init.zeros_(self.reward.weight)
         nn.init.zeros_(self.reward.bias)
+        if self.output is not None:
+            self.output.requires_grad_(False)  # nothing reads it
 
     def forward(self, tokens_BT: Tensor, weights_BT: Tensor) -> Tensor:  # type: ignore[override]
         T = weights_BT.shape[1]

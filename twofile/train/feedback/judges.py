@@ -15,6 +15,7 @@ import numpy as np
 
 from twofile.engine.engine import Engine
 from twofile.errors import TrainError
+from twofile.params.parameters import read_vocabulary
 from twofile.train.tune.examples import Example, reply, template_of
 
 if TYPE_CHECKING:
@@ -27,11 +28,15 @@ Program = Callable[[list[Mapping[str, Any]], str, dict[str, Any]], float]
 """Messages, a reply and the prompt's row in, how good the reply is out."""
 
 
-def of_model(path: Path) -> Reward:
-    """The rewards of a model that `twofile reward` made. TrainError for another; the policy must share its tokens."""
+def of_model(path: Path, policy: Path) -> Reward:
+    """The rewards of a model that `twofile reward` made, for replies of the model in `policy`. TrainError for another
+    one, and where the two do not have the same tokens."""
     from twofile.train.feedback.reward import open_reward_model, scores
 
     model = open_reward_model(path)
+    if read_vocabulary(path).tokens != read_vocabulary(policy).tokens:
+        hint = "make a reward model of the same base: twofile reward"
+        raise TrainError(f"{path.name} reads other tokens than {policy.name} writes", hint)
     longest = model.hyper.context_length
 
     def reward(prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[float]:

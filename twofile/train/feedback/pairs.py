@@ -19,7 +19,7 @@ from typing import Any
 from twofile.train.records import read_records
 from twofile.train.tune.conversations import Conversation, conversation
 
-__all__ = ["Messages", "Pair", "pair", "read_pairs"]
+__all__ = ["Messages", "Pair", "pair", "read_pairs", "transcript"]
 
 _FORMS = "chosen and rejected with messages, prompt or conversations, or an instruction, two responses and votes"
 Messages = tuple[Mapping[str, Any], ...]
@@ -54,7 +54,7 @@ def pair(row: Any) -> Pair | None:
         return None
     asked = {"tools": row.get("tools")}
     if _conversation(row["chosen"]) and _conversation(row["rejected"]):  # whole ones, whatever else the row says
-        return _whole(*(conversation({"messages": _transcript(row[name]), **asked}) for name in ("chosen", "rejected")))
+        return _whole(*(conversation({"messages": transcript(row[name]), **asked}) for name in ("chosen", "rejected")))
     if "messages" in row:
         prompt = row["messages"]
     elif "conversations" in row:
@@ -96,7 +96,7 @@ def _whole(one: Conversation, other: Conversation) -> Pair | None:
     return Pair(chosen[:-1], chosen[-1], rejected[-1], one.tools)
 
 
-def _transcript(value: Any) -> Any:
+def transcript(value: Any) -> Any:
     """Messages of a list of them, or of a text of "Human:" and "Assistant:"."""
     if not isinstance(value, str):
         return value

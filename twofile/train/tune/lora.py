@@ -1,9 +1,9 @@
 """Low-rank adaptation: the matrices of the layers stay as they are, and a product of two thin ones is learned for each.
 
 `adapt` puts it into a model; the parameters file's names stay, `lora_a` and `lora_b` stand beside each `weight`. A
-begins as PEFT has it, drawn from torch's generator, B at zero, so that the model begins as it was. Guarantee: only A and
-B learn (and what the stage has of its own: a head), by AdamW, and only they are in a checkpoint. Cost: of the memory
-for training, the share of A and B; of the time little, for gradients still go through every matrix.
+begins as PEFT has it, drawn from torch's generator, B at zero, so that the model begins as it was. Guarantee: only A
+and B learn (and what the stage has of its own: a head), by AdamW, and only they are in a checkpoint. Cost: of the
+memory for training, the share of A and B; the time of all weights, nearly: gradients go through every matrix.
 
 Source: arXiv:2106.09685.
 """
