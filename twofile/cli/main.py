@@ -29,6 +29,7 @@ COMMANDS = {
     "prefer": ("twofile.cli.feedback", "Teach a model what people preferred, from pairs (DPO)."),
     "reinforce": ("twofile.cli.feedback", "Teach a model by a reward for its own replies (PPO, GRPO, RLOO)."),
     "label": ("twofile.cli.label", "Choose, write and correct replies on a page, as training data."),
+    "serve": ("twofile.cli.serve", "Serve models by the API that OpenAI's clients speak."),
     "report": ("twofile.cli.report", "Write a page about a training run, or a model's report card."),
     "merge": ("twofile.cli.merge", "Write a model with an adapter's changes in it."),
     "quantise": ("twofile.cli.quantise", "Write a smaller parameters file."),

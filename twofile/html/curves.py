@@ -135,7 +135,7 @@ def plot(
     marks: Sequence[tuple[float, int | None]] = (),
     label: str = "",
 ) -> str:
-    """The HTML of a plot. `kind`: what x is, "tokens", "seconds" or "flops"; `unit`: of y, for who points at a curve;
+    """The HTML of a plot. `kind`: what x is, "tokens", "seconds", "flops", "nats"; `unit`: of y, for who points at it;
     "%" shows shares as per cent; `marks`: vertical lines, (x, colour); `label`: for who cannot see it."""
     words: Words = short_span if kind == "seconds" else quantity
     x_ticks = x.times() if kind == "seconds" else x.ticks()

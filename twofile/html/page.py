@@ -133,7 +133,7 @@ return e};
 area.onpointermove=event=>{const box=area.getBoundingClientRect(),at=(event.clientX-box.left)/box.width*1000;
 const near=curves.map(c=>[c,c.points.reduce((a,b)=>Math.abs(b[0]-at)<Math.abs(a[0]-at)?b:a)]);
 if(!near.length)return;const first=near.reduce((a,b)=>Math.abs(b[1][0]-at)<Math.abs(a[1][0]-at)?b:a)[1][0];
-const value=x(first/1000),unitless=si(value)+(kind=='tokens'?' tokens':'FLOP');
+const value=x(first/1000),unitless=si(value)+(kind=='flops'?'FLOP':' '+kind);
 tip.textContent='';add(tip,'div',kind=='seconds'?span(value):unitless);
 for(const[c,p]of near){if(Math.abs(p[0]-first)>25)continue;const row=add(tip,'div','');add(row,'i','','c'+c.colour);
 row.append(c.name);const v=y(1-p[1]/300);add(row,'b',unit=='%'?(100*v).toFixed(1)+'%':si(v)+(unit?' '+unit:''))}

@@ -1,44 +1,71 @@
-"""Who may speak to a page on loopback: this machine's browser, through this page.
+"""Who may speak to a server on loopback: this machine, and of browsers only its own pages.
 
 A website elsewhere can make a browser send requests here, and can give its own name this address (DNS rebinding). So a
-request must name this server as its host, and one that changes something must come from a page of this server. Answers
-carry a policy under which a page loads and asks nothing but its own server. Source: OWASP, CSRF prevention.
+request must name this server as its host, and one that a page sends must come from a page of this server. A server that
+others can reach wants a token of everybody. Answers carry a policy under which a page loads and asks nothing but its
+own server. Source: OWASP, CSRF prevention.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import hmac
 
-from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["Guard"]
 
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
+_ADDED = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
 
 
-class Guard(BaseHTTPMiddleware):
-    """Refuses what does not come from a page of this server. `port`: the one it listens on."""
+class Guard:
+    """Refuses what does not come from this machine or a page of this server. `port`: the one it listens on; `token`:
+    what everybody must send as a bearer, "" for nothing; `anywhere`: whether it listens to more than loopback."""
 
-    def __init__(self, app: ASGIApp, port: int) -> None:
-        super().__init__(app)
-        self.hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
+    def __init__(self, app: ASGIApp, port: int, token: str = "", anywhere: bool = False) -> None:
+        self.app, self.token, self.anywhere = app, token, anywhere
+        self.hosts = {f"{name}:{port}" for name in _LOOPBACK}
 
-    async def dispatch(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Pass a request on, or answer 403."""
-        origin = request.headers.get("origin")
-        if request.headers.get("host") not in self.hosts:
-            return PlainTextResponse("this server answers to its own name alone", 403)
-        if origin is not None and origin.removeprefix("http://") not in self.hosts:
-            return PlainTextResponse("this request comes from another page", 403)
-        response = await call_next(request)
-        response.headers["Content-Security-Policy"] = _POLICY
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
-        response.headers["Cache-Control"] = "no-store"
-        return response
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 401 or 403."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if refused := self._refused(Headers(scope=scope)):
+            status, why = refused
+            error = {"message": why, "type": "invalid_request_error", "param": None, "code": None}
+            await JSONResponse({"error": error}, status)(scope, receive, send)
+            return
+
+        async def with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _ADDED.items():
+                    headers[name] = value
+            await send(message)
+
+        await self.app(scope, receive, with_policy)
+
+    def _refused(self, headers: Headers) -> tuple[int, str] | None:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if host not in self.hosts and not self.anywhere:
+            return 403, "this server answers to its own name alone"
+        if origin is not None and origin.partition("://")[2] not in (
+            self.hosts | {host} if self.anywhere else self.hosts
+        ):
+            return 403, "this request comes from another page"
+        given = headers.get("authorization", "").removeprefix("Bearer ")
+        if self.token and not hmac.compare_digest(given.encode(), self.token.encode()):
+            return 401, "this server wants its token: Authorization: Bearer TOKEN"
+        return None

@@ -84,7 +84,9 @@ def test_low_rank_changes(base: Path, pairs: Path, tmp_path: Path, stage: str) -
     assert {name.rpartition(".")[2] for name in moved if name.split(".")[0] not in heads} == {"lora_a", "lora_b"}
     begun = Start.open(base).model().state_dict()
     assert all(torch.equal(weight, begun[n]) for n, weight in found.model.state_dict().items() if n in begun)
-    assert max(float(part.lora_b.detach().abs().max()) for part in found.model.modules() if isinstance(part, LowRank)) > 0
+    assert (
+        max(float(part.lora_b.detach().abs().max()) for part in found.model.modules() if isinstance(part, LowRank)) > 0
+    )
     if stage in ("grpo", "ppo"):
         assert all(line["gap"] < 1e-4 for line in logged(tmp_path / "run") if "gap" in line)
 

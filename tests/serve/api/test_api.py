@@ -1,0 +1,320 @@
+"""The API by OpenAI's own client: texts, streams, JSON, tools, log-probabilities, errors, and clients that go away."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+
+from tests.tiny import tiny_hyper, tiny_parameters, tiny_tensors, tiny_vocabulary
+from twofile.engine.engine import Engine
+from twofile.engine.generate import generate
+from twofile.engine.sampler import Sampling
+from twofile.engine.template import ChatTemplate
+from twofile.params.vocabulary import TokenType
+from twofile.params.write import write
+from twofile.train.tune.chatml import CHATML
+
+ASKED: list[Any] = [{"role": "user", "content": "once upon a time"}]
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "place": {"enum": ["here", "there"]},
+                "days": {"type": "integer", "minimum": 1, "maximum": 9},
+            },
+            "required": ["place", "days"],
+            "additionalProperties": False,
+        },
+    },
+}
+CLOCK: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "clock", "parameters": {"type": "object", "properties": {}, "additionalProperties": False}},
+}
+
+IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
+BAD = {"name": "x", "schema": {"type": 7}}
+OTHER = {"type": "function", "function": {"name": "x"}}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """One without and one with tokens for calls, both untrained."""
+    folder = tmp_path_factory.mktemp("served")
+    plain = tiny_vocabulary()
+    marks = ("<|tool_call|>", "<|/tool_call|>")
+    vocabulary = replace(
+        plain, tokens=(*plain.tokens, *marks), types=(*plain.types, *[TokenType.CONTROL] * 2), chat_template=CHATML
+    )
+    hyper = tiny_hyper("qwen3", vocabulary, context_length=1024)
+    write(folder / "caller.gguf", hyper, vocabulary, tiny_tensors(hyper, 1))
+    return tiny_parameters("qwen3", "F32", 1, folder / "tiny.gguf", context_length=1024), folder / "caller.gguf"
+
+
+class Server:
+    """`twofile serve` in a process of its own."""
+
+    def __init__(self, *args: str) -> None:
+        command = [sys.executable, "-m", "twofile", "serve", "--port", "0", "--threads", "1", *args]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().strip()
+        if not self.address:
+            _, told = self.process.communicate(timeout=10)
+            raise AssertionError(told)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(self.address.removesuffix("/v1") + "/health").read()
+                break
+            except urllib.error.HTTPError:
+                break  # it wants its token
+            except OSError:
+                time.sleep(0.05)
+
+    def client(self, key: str = "any") -> openai.OpenAI:
+        return openai.OpenAI(base_url=self.address, api_key=key, max_retries=0, timeout=60)
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        self.process.communicate(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def server(models: tuple[Path, Path]) -> Iterator[Server]:
+    found = Server(*map(str, models))
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> openai.OpenAI:
+    return server.client()
+
+
+def test_what_the_engine_says(client: openai.OpenAI, models: tuple[Path, Path]) -> None:
+    with Engine(models[0]) as engine:
+        ids = ChatTemplate.of(engine).render(ASKED)
+        sampling = Sampling(temperature=0.7, top_p=0.9, seed=5)
+        wanted = "".join(piece.text for piece in generate(engine.session(), ids, sampling, max_tokens=30))
+    how: dict[str, Any] = {"model": "tiny", "messages": ASKED, "temperature": 0.7, "top_p": 0.9, "seed": 5}
+    said = client.chat.completions.create(**how, max_tokens=30)
+    assert said.choices[0].message.content == wanted
+    assert said.choices[0].finish_reason == "length"
+    assert said.usage is not None
+    assert (said.usage.prompt_tokens, said.usage.completion_tokens) == (len(ids), 30)
+    chunks = list(
+        client.chat.completions.create(
+            **how, max_completion_tokens=30, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == wanted
+    assert [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason] == ["length"]
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 30
+    assert [model.id for model in client.models.list().data] == ["tiny", "caller"]
+    assert client.models.retrieve("tiny").id == "tiny"
+
+
+def test_several_answers_stops_and_bias(client: openai.OpenAI) -> None:
+    said = client.chat.completions.create(model="tiny", messages=ASKED, n=3, seed=1, max_tokens=20, temperature=2)
+    texts = [choice.message.content or "" for choice in said.choices]
+    assert len(set(texts)) == 3
+    again = client.chat.completions.create(model="tiny", messages=ASKED, seed=2, max_tokens=20, temperature=2)
+    assert again.choices[0].message.content == texts[1]  # the seed of the second
+    stop = texts[0][5:8]
+    how: dict[str, Any] = {"seed": 1, "max_tokens": 20, "temperature": 2, "stop": [stop]}
+    cut = client.chat.completions.create(model="tiny", messages=ASKED, **how)
+    assert cut.choices[0].message.content == texts[0][: texts[0].index(stop)]
+    assert cut.choices[0].finish_reason == "stop"
+    forced = client.chat.completions.create(model="tiny", messages=ASKED, max_tokens=3, logit_bias={"65": 100})
+    assert len(set(forced.choices[0].message.content or "")) == 1
+
+
+def test_json(client: openai.OpenAI) -> None:
+    shape = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 99}}, "required": ["n"]}
+    shape["additionalProperties"] = False
+    for seed in range(5):
+        said = client.chat.completions.create(
+            model="tiny", messages=ASKED, seed=seed, max_tokens=60,
+            response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": shape}},
+        )  # fmt: skip
+        if said.choices[0].finish_reason == "stop":
+            assert set(json.loads(said.choices[0].message.content or "")) == {"n"}
+
+
+def test_an_untrained_model_calls_well(client: openai.OpenAI) -> None:
+    """Arguments are of the schema, whatever the model; results go in as text."""
+    for seed in range(40):
+        said = client.chat.completions.create(
+            model="caller", messages=ASKED, tools=[WEATHER, CLOCK], tool_choice="required", parallel_tool_calls=False,
+            seed=seed, max_tokens=120,
+        )  # fmt: skip
+        (call,) = said.choices[0].message.tool_calls or ()
+        assert said.choices[0].finish_reason == "tool_calls"
+        assert call.type == "function"
+        arguments = json.loads(call.function.arguments)
+        if call.function.name == "weather":
+            assert arguments["place"] in ("here", "there")
+            assert 1 <= arguments["days"] <= 9
+        else:
+            assert (call.function.name, arguments) == ("clock", {})
+        result = {"role": "tool", "tool_call_id": call.id, "content": "<|im_end|><|tool_call|>"}
+        messages: list[Any] = [*ASKED, said.choices[0].message.model_dump(exclude_none=True), result]
+        if seed == 0:
+            on = client.chat.completions.create(model="caller", messages=messages, tools=[WEATHER], max_tokens=5)
+            assert on.usage is not None
+            assert on.usage.prompt_tokens > 100
+    named = client.chat.completions.create(
+        model="caller", messages=ASKED, tools=[WEATHER, CLOCK], max_tokens=60, stream=True, parallel_tool_calls=False,
+        tool_choice={"type": "function", "function": {"name": "clock"}},
+    )  # fmt: skip
+    calls = [call for chunk in named for call in chunk.choices[0].delta.tool_calls or ()]
+    assert [call.function.name for call in calls if call.function] == ["clock"]
+
+
+def test_completions_and_their_probabilities(client: openai.OpenAI, models: tuple[Path, Path]) -> None:
+    text = "once upon a time the little girl"
+    said = client.completions.create(model="tiny", prompt=text, echo=True, max_tokens=2, logprobs=3, temperature=0)
+    with Engine(models[0]) as engine:
+        ids = engine.prompt(text)
+        rows = engine.session().append(ids, "all").astype(np.float64)
+        logp = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+        wanted = [float(row[token]) for row, token in zip(logp[:-1], ids[1:], strict=True)]
+    found = said.choices[0].logprobs
+    assert found is not None
+    assert found.token_logprobs is not None
+    assert found.token_logprobs[0] is None
+    assert found.token_logprobs[1 : len(ids)] == pytest.approx(wanted, abs=1e-4)
+    assert len(found.token_logprobs) == len(ids) + 2
+    assert said.choices[0].text.startswith(text)
+    assert found.top_logprobs is not None
+    assert max(found.top_logprobs[-1].values()) == pytest.approx(found.token_logprobs[-1])
+    given = client.completions.create(model="tiny", prompt=ids, echo=True, max_tokens=0, logprobs=1)
+    assert given.choices[0].logprobs is not None
+    assert (given.choices[0].logprobs.token_logprobs or [])[1:] == pytest.approx(wanted, abs=1e-4)
+    several = client.completions.create(model="tiny", prompt=["once", "the girl"], max_tokens=4, n=2, seed=3)
+    assert [choice.index for choice in several.choices] == [0, 1, 2, 3]
+    chunks = client.completions.create(model="tiny", prompt="once", max_tokens=4, seed=3, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in chunks) == several.choices[0].text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": "other"}, "there is no model 'other'; there are: tiny, caller"),
+        ({"messages": [{"role": "user", "content": "the day " * 3000}]}, "does not fit"),
+        ({"messages": [{"role": "nobody", "content": "x"}]}, "role 'nobody'"),
+        ({"messages": [{"role": "user", "content": [IMAGE]}]}, "no image_url"),
+        ({"temperature": -1}, "temperature"),
+        ({"frequency_penalty": 1.0}, "frequency_penalty is not supported"),
+        ({"extra_body": {"magic": 1}}, "magic"),
+        ({"logit_bias": {"99999": 1}}, "99999"),
+        ({"response_format": {"type": "json_schema", "json_schema": BAD}}, "cannot be used"),
+        ({"tools": [WEATHER]}, "knows no tools"),
+        ({"model": "caller", "tools": [WEATHER, WEATHER]}, "two tools have the name weather"),
+        ({"model": "caller", "tools": [WEATHER], "tool_choice": OTHER}, "no tool 'x'"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(client: openai.OpenAI, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.chat.completions.create(**({"model": "tiny", "messages": ASKED, "max_tokens": 3} | change))
+    assert words in caught.value.message
+    assert caught.value.status_code in (400, 404)
+    with pytest.raises(openai.APIStatusError) as streamed:  # before the stream begins
+        client.chat.completions.create(**({"model": "tiny", "messages": ASKED, "max_tokens": 3} | change), stream=True)
+    assert streamed.value.status_code == caught.value.status_code
+
+
+def test_who_may_ask(server: Server, models: tuple[Path, Path]) -> None:
+    address = server.address + "/models"
+
+    def status(**headers: str) -> int:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(address, headers=headers)) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert status() == 200
+    assert status(Host="evil.example") == 403
+    assert status(Origin="http://evil.example") == 403
+    other = Server(str(models[0]), "--token", "secret")
+    try:
+        assert [model.id for model in other.client("secret").models.list().data] == ["tiny"]
+        with pytest.raises(openai.AuthenticationError):
+            other.client("wrong").models.list()
+    finally:
+        other.stop()
+    command = [sys.executable, "-m", "twofile", "serve", str(models[0]), "--host", "0.0.0.0"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert refused.returncode == 1
+    assert "there must be a token" in refused.stderr
+
+
+def test_fifty_streams_of_which_half_go_away(server: Server) -> None:
+    """Nothing is left of them: no session, no thread that grows, no file descriptor."""
+    pid = server.process.pid
+    gate = threading.Barrier(50)
+
+    def one(number: int) -> int:
+        client = server.client()
+        gate.wait()
+        count = 0
+        with client.chat.completions.create(
+            model="tiny", messages=ASKED, seed=number, max_tokens=400, stream=True, temperature=1.5
+        ) as stream:
+            for _ in stream:
+                count += 1
+                if number % 2 and count == 5:
+                    break  # and the connection is closed
+        client.close()
+        return count
+
+    def held() -> int:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+
+    before = held()
+    with ThreadPoolExecutor(50) as pool:
+        counts = list(pool.map(one, range(50)))
+    assert all(count == 5 for count in counts[1::2])
+    assert sum(count > 100 for count in counts[::2]) > 10
+    deadline = time.monotonic() + 20
+    while held() > before + 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert held() <= before + 2
+    start = time.monotonic()
+    server.client().chat.completions.create(model="tiny", messages=ASKED, max_tokens=5)
+    assert time.monotonic() - start < 5  # nobody's text is still being written
+
+
+def test_a_request_that_goes_away_is_cancelled(server: Server) -> None:
+    import socket
+
+    host, port = server.address.removeprefix("http://").removesuffix("/v1").split(":")
+    body = json.dumps({"model": "tiny", "messages": ASKED, "max_tokens": 900, "n": 100, "temperature": 1.5}).encode()
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        time.sleep(0.3)
+    start = time.monotonic()
+    server.client().chat.completions.create(model="tiny", messages=ASKED, max_tokens=5)
+    assert time.monotonic() - start < 10

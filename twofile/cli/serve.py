@@ -1,0 +1,60 @@
+"""`twofile serve`: models behind the API that OpenAI's clients speak."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from contextlib import ExitStack
+from typing import Any
+
+import click
+
+from twofile.cli.console import note
+from twofile.cli.options import engine_options, open_engine
+from twofile.errors import TwofileError
+
+
+@click.command("serve")
+@click.argument("names", nargs=-1, required=True, metavar="NAME [NAME2 ...]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; beyond loopback with --token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
+@click.option("--token", envvar="TWOFILE_TOKEN", default="", help="What clients must send as their key.")
+@engine_options
+def serve_command(names: tuple[str, ...], host: str, port: int, token: str, how: dict[str, Any]) -> None:
+    """Serve the models NAME under /v1: chat/completions, completions, models. Ctrl-C stops.
+
+    A client needs the address and the model's name: OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="any").
+    """
+    import uvicorn
+
+    from twofile.serve.api.app import Served, make_app
+
+    anywhere = not _is_loopback(host)
+    if anywhere and not token:
+        raise TwofileError(f"{host} can be reached by others, so there must be a token", "give --token SECRET")
+    with ExitStack() as open_, socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            raise TwofileError(f"{host}:{port} cannot be used ({error.strerror})", "give another --port") from error
+        port = listening.getsockname()[1]
+        models = {}
+        for name in names:
+            engine = open_.enter_context(open_engine(name, how))
+            served = Served.open(name.removesuffix(".gguf").rpartition("/")[2], engine)
+            open_.callback(served.scheduler.close)
+            if served.name in models:
+                raise TwofileError(f"two models have the name {served.name}", "serve one of them, or rename its file")
+            models[served.name] = served
+        click.echo(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
+        note(f"models: {', '.join(models)}; Ctrl-C stops")
+        app = make_app(models, port, token=token, anywhere=anywhere)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
