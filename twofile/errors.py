@@ -11,6 +11,7 @@ __all__ = [
     "ContextError",
     "DownloadError",
     "EngineError",
+    "KernelError",
     "LabelError",
     "NotFoundError",
     "ParametersError",
@@ -54,6 +55,10 @@ class TrainError(TwofileError):
 
 class TaskError(TwofileError):
     """A task that models are measured by: its files, or what must be there to run it."""
+
+
+class KernelError(TwofileError):
+    """A process, what it asks for, or the log that keeps it."""
 
 
 class LabelError(TwofileError):

@@ -1,0 +1,1 @@
+"""What the model can ask for: drivers of the kernel."""
