@@ -1,12 +1,12 @@
 """Conversations for the bundled assistant, made by program, and questions to measure it with.
 
-    python recipes/conversations.py --data DATA --made DATA/made --into FOLDER [--count 40000] [--stories 9000]
+    python recipes/conversations.py --data DATA --into FOLDER [--count 40000] [--stories 9000]
 
-DATA has `pretrain/` and, where it is there, `sft/`; MADE has `countries.jsonl` of `reference.py`. Writes `talks.jsonl`,
-conversations to learn from: the skills of `talks/`, stories with given words (`wordstories.py`), passages of
-FairytaleQA, role play of GPTeacher; `prompts.jsonl`, requests for stories to reinforce with; and `questions.jsonl`,
-requests in phrasings and with names that no conversation has, each with a `check` that `score` judges a reply by, while
-`tool` plays the tools. Without `--data` and `--made` the skills alone. The standard library is enough.
+DATA has `pretrain/` and, where it is there, `sft/`. Writes `talks.jsonl`, conversations to learn from: the skills of
+`talks/`, stories with given words (`wordstories.py`), facts of the World Factbook by a search, passages of FairytaleQA,
+role play of GPTeacher; `prompts.jsonl`, requests for stories to reinforce with; and `questions.jsonl`, requests in
+phrasings and with names that no conversation has, each with a `check` that `score` judges a reply by, while `tool`
+plays the tools. Without `--data` the skills that need no data. The standard library is enough.
 """
 
 from __future__ import annotations
@@ -101,7 +101,6 @@ def roles(path: Path) -> Iterator[Talk]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--made", type=Path)
     parser.add_argument("--into", type=Path, required=True)
     parser.add_argument("--count", type=int, default=40000, help="conversations of the skills")
     parser.add_argument("--stories", type=int, default=10**9, help="stories that are used")
@@ -110,9 +109,10 @@ def main() -> None:
     given = parser.parse_args()
     draw = Random(given.seed)
     skills = list(SHARES)
-    if given.made is not None:
-        countries = services.Countries(given.made / "countries.jsonl")
-        skills = [(skills[0][0] - SEARCHED, skills[0][1]), *skills[1:], (SEARCHED, countries.make)]
+    book = None if given.data is None else given.data / "pretrain" / "cia_factbook.jsonl.xz"
+    if book is not None and book.exists():
+        searches = services.Countries(book).make
+        skills = [(skills[0][0] - SEARCHED, skills[0][1]), *skills[1:], (SEARCHED, searches)]
     made = [
         skill(draw, False)
         for skill in draw.choices([skill for _, skill in skills], [share for share, _ in skills], k=given.count)

@@ -15,7 +15,7 @@
  * All functions are thread-safe on one model: evaluation is serialised inside, everything else is read-only or
  * reference counted. Two threads must not use one *session* or one *sampler* at the same time.
  * Functions that can fail return NULL or a negative number and write one line into `error` (always terminated). */
-#define TF_INTERFACE 3                          /* raised whenever a signature or struct below changes */
+#define TF_INTERFACE 4                          /* raised whenever a signature or struct below changes */
 #ifdef TF_LIBRARY
 #define TF_API __attribute__((visibility("default")))
 #else
@@ -82,6 +82,12 @@ TF_API int32_t tf_session_rewind(tf_session *, int32_t length);             /* k
 /* Append tokens to several different sessions in one pass over the weights. `logits` receives one row of `vocab` floats
  * for each position asked, in the order of the steps. Returns the rows written. On error nothing has changed. */
 TF_API int64_t tf_evaluate(tf_model *, const tf_step *steps, int32_t n_steps, float *logits, char *error, int32_t error_size);
+/* The mean over a text's tokens of what the last layer says of each, normed: `dim` floats. 0, or -1 with an error. */
+TF_API int32_t tf_embed(tf_model *, const int32_t *tokens, int32_t n, float *out, char *error, int32_t error_size);
+/* The cache of a session as bytes, for the same model and program to load, bit for bit. Returns how many there are; only where
+ * `room` is enough they are written. Loading fills an empty session with `length` tokens; 0, or -1 where `size` is another. */
+TF_API int64_t tf_session_save(const tf_session *, void *out, int64_t room);
+TF_API int32_t tf_session_load(tf_session *, int32_t length, const void *data, int64_t size);
 
 TF_API tf_sampler *tf_sampler_new(int32_t vocab, const tf_sampling *, uint64_t seed);
 TF_API void tf_sampler_free(tf_sampler *);
@@ -2711,6 +2717,47 @@ TF_API int64_t tf_evaluate(tf_model *m, const tf_step *steps, int32_t n_steps, f
         if (steps[i].session && steps[i].session->model == m) steps[i].session->listed = false;
     pthread_mutex_unlock(&m->lock);
     return written;
+}
+
+TF_API int32_t tf_embed(tf_model *m, const int32_t *tokens, int32_t n, float *out, char *error, int32_t error_size) {
+    const int dim = m->info.dim, most = m->has_weights ? most_rows(m) : 1;
+    complaint e = {error, error_size};
+    tf_session *s = tf_session_new(m, error, error_size);
+    float *one = malloc((size_t)dim * sizeof *one);
+    bool good = s && one && n > 0;
+    if (s && !good) fail(e, n > 0 ? "out of memory" : "there are no tokens");
+    for (int i = 0; good && i < dim; i++) out[i] = 0;
+    for (int done = 0, count; good && done < n; done += count) {
+        count = n - done < most ? n - done : most;
+        const tf_step step = {s, tokens + done, count, 0};
+        if (getpid() != m->process) good = fail(e, "the model was opened before this process was forked: open it anew");
+        pthread_mutex_lock(&m->lock);
+        good = good && check_steps(m, &step, 1, NULL, e) && evaluate(m, &step, 1, NULL, e) >= 0;
+        s->listed = false;
+        for (int i = 0; good && i < count; i++) {       /* one pass: its rows are still there */
+            normalise(m->scratch.x + (size_t)i * (size_t)dim, m->output_norm, dim, m->eps, one);
+            for (int c = 0; c < dim; c++) out[c] += one[c] / (float)n;
+        }
+        pthread_mutex_unlock(&m->lock);
+    }
+    free(one);
+    tf_session_free(s);
+    return good ? 0 : -1;
+}
+
+TF_API int64_t tf_session_save(const tf_session *s, void *out, int64_t room) {
+    const size_t bytes = block_bytes(s->model) - sizeof(block);
+    const int64_t size = (int64_t)bytes * blocks_for(s->length);
+    for (int b = 0; room >= size && b < blocks_for(s->length); b++) memcpy((uint8_t *)out + (size_t)b * bytes, s->block[b]->data, bytes);
+    return size;
+}
+
+TF_API int32_t tf_session_load(tf_session *s, int32_t length, const void *data, int64_t size) {
+    const size_t bytes = block_bytes(s->model) - sizeof(block);
+    if (s->length || length < 0 || length > s->model->info.context || size != (int64_t)bytes * blocks_for(length) || !session_reserve(s, length)) return -1;
+    for (int b = 0; b < blocks_for(length); b++) memcpy(s->block[b]->data, (const uint8_t *)data + (size_t)b * bytes, bytes);
+    s->length = length;
+    return 0;
 }
 
 /* ==== sampler =============================================================================================

@@ -4,6 +4,7 @@ no tool, with tools at hand."""
 from __future__ import annotations
 
 import json
+import lzma
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -83,29 +84,28 @@ FACTS = (
     ("Climate", ("What is the climate of {c}?", "What is the weather like in {c}?"),
      ("How is the climate in {c}?",), "climate of {c}", "The climate of {c}: {v}."),
 )  # fmt: skip
-OTHER_COUNTRIES = 10  # of a hundred
+OTHER_COUNTRIES = 10  # every so many of them
 
 
 class Countries:
-    """What the Factbook's documents (`reference.py`) say of countries. A search finds a line of one of them."""
+    """What the World Factbook says of countries. A search finds one entry of it."""
 
     def __init__(self, path: Path) -> None:
         self.facts: dict[str, dict[str, str]] = {}
-        for line in path.read_text(encoding="utf-8").splitlines():
-            title, *rest = json.loads(line)["text"].split("\n")
-            held: dict[str, str] = {}
-            for entry in rest:
-                key, _, said = entry.partition(": ")
-                held.setdefault(key.strip(), _short(said))
-            found = {key: held[key] for key, *_ in FACTS if held.get(key)}
-            if title.startswith("Facts about ") and len(found) > 2:
-                self.facts[title.removeprefix("Facts about ")] = found
+        with lzma.open(path, "rt", encoding="utf-8") as lines:
+            for row in map(json.loads, lines):
+                held: dict[str, str] = {}
+                for key, said in row["facts"]:
+                    held.setdefault(", ".join(key.strip().split(" > ")[1:]), _short(str(said)))
+                found = {key: held[key] for key, *_ in FACTS if held.get(key)}
+                if row["country"] and "Capital, name" in found and len(found) > 2:
+                    self.facts[row["country"]] = found
         self.names = sorted(self.facts)
 
     def make(self, draw: Random, held_out: bool) -> Talk:
         which = part(
-            [c for i, c in enumerate(self.names) if i % 100 >= OTHER_COUNTRIES],
-            [c for i, c in enumerate(self.names) if i % 100 < OTHER_COUNTRIES],
+            [c for i, c in enumerate(self.names) if i % OTHER_COUNTRIES],
+            [c for i, c in enumerate(self.names) if not i % OTHER_COUNTRIES],
             held_out,
         )
         country = draw.choice(which)

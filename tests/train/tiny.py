@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -57,11 +58,25 @@ def recipe(**plan: Any) -> Recipe:
     return Recipe("tiny", "a test", "CC0", HYPER, Plan(**(chosen | plan)), (source,), batch=4, micro=2, seed=1)
 
 
-def kill_at_first_checkpoint(code: str, run: Path) -> None:
-    """Run Python code that trains into `run` in another process, and SIGKILL it when a first checkpoint appears."""
+def whole_checkpoints(run: Path) -> list[int]:
+    """The steps of those that are there whole."""
+    return sorted(int(path.name) for path in run.glob("checkpoints/*") if path.name.isdigit())
+
+
+def kill_at_checkpoint(code: str, run: Path, after: int = 0) -> int:
+    """Run Python code that trains into `run` in another process, and SIGKILL it when a checkpoint beyond the step
+    `after` is there, whole. The step that a resumed run goes on from."""
     with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2]) as process:
         deadline = time.monotonic() + 120
-        while not list(run.glob("checkpoints/*")) and process.poll() is None and time.monotonic() < deadline:
+        while not any(step > after for step in whole_checkpoints(run)):
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
-    assert list(run.glob("checkpoints/*"))
+    return whole_checkpoints(run)[-1]
+
+
+def resumed(run: Path) -> list[int]:
+    """The steps from which a run went on, as its log tells."""
+    lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    return [line["step"] for line in lines if line.get("event") == "resumed"]

@@ -75,11 +75,13 @@ def evaluate_command(
     if as_json:
         click.echo(json.dumps(found))
         return
-    lines = [("task", "metric", "value (95%)", "n", "chance")]
+    lines = [("task", "metric", "value (95%)", "n", "chance", "shots")]
     for one in found:
         chance = "" if one["chance"] is None else f"{one['chance']:.0%}"
-        lines.append((one["task"], one["metric"], one["shown"], str(one["n"]), chance))
+        lines.append((one["task"], one["metric"], one["shown"], str(one["n"]), chance, str(one.get("shots", ""))))
     click.echo(table(lines, indent=""))
+    if limit is not None and tasks:
+        note(f"at most {limit} items of a task, drawn with seed {seed}")
 
 
 def _asking(engine: Engine) -> Callable[[str], list[int]]:
@@ -121,16 +123,17 @@ def _measure(
     outcomes = evaluate(task, items, scorer, about, path, seen=seen, progress=_progress(task.name))
     if cut := sum(one.cut for one in outcomes):
         note(f"{task.name}: {cut} items did not fit into the context and lost their beginning")
-    found = _figures(task, outcomes, task.name)
+    told = {"shots": shots, "seed": seed, "model": model}
+    found = _figures(task, outcomes, task.name, told)
     if seen is not None:
         clean = [one for one in outcomes if not one.seen]
         note(f"{task.name}: {len(outcomes) - len(clean)} of {len(outcomes)} items stand in the training text")
         if clean and len(clean) < len(outcomes):
-            found += _figures(task, clean, f"{task.name}, unseen")
+            found += _figures(task, clean, f"{task.name}, unseen", told)
     return found
 
 
-def _figures(task: Task, outcomes: list[Outcome], name: str) -> list[dict[str, Any]]:
+def _figures(task: Task, outcomes: list[Outcome], name: str, about: dict[str, Any]) -> list[dict[str, Any]]:
     from twofile.evaluate.tasks.run import summary
 
     found = []
@@ -138,7 +141,7 @@ def _figures(task: Task, outcomes: list[Outcome], name: str) -> list[dict[str, A
         value = one.value
         plain = f"{value.value:.3g} ({value.low:.3g} to {value.high:.3g})"
         shown = plain if task.metrics[one.metric] == "perplexity" else str(value)
-        found.append({"task": name, "shown": shown, **one._asdict()})
+        found.append({"task": name, "shown": shown, **one._asdict(), **about})
     return found
 
 

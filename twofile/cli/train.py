@@ -112,6 +112,8 @@ _OPTIONS = [flag.removeprefix("--") for flag, *_ in _SIZES] + [name for _, name,
 @click.option("--out", help="What to make: a local name, or a path that ends in .gguf.")
 @_number_options
 @click.option("--split", default="", help="What stands between documents in a text file, as a regular expression.")
+@click.option("--clean", is_flag=True, help="Make texts plain: mojibake, quotes and spaces mended, no indentation.")
+@click.option("--within-documents", is_flag=True, help="Attention stays within a document: slower, no look across.")
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="The recipe's files. [.]")
 @click.option("--type", "kind", help="The type of the matrices in OUT. [Q8_0]")
 @run_option
@@ -123,7 +125,10 @@ _OPTIONS = [flag.removeprefix("--") for flag, *_ in _SIZES] + [name for _, name,
 @click.option("--ratios", type=Quantities(), help="The ladder's tokens a parameter. [5,10,20]")
 @click.option("--seeds", type=click.IntRange(1), help="Runs of each size and length. [1]")
 @click.option(
-    "--predict", type=Quantities(), multiple=True, help="PARAMS,TOKENS of a run to foretell. [8 times the largest]"
+    "--predict",
+    type=Quantities(),
+    multiple=True,
+    help="PARAMS,TOKENS of a run to foretell. [8 times the operations of the largest]",
 )
 @click.option("--verify", is_flag=True, help="Train what was foretold, and write the outcome beside it.")
 @force_option
@@ -131,6 +136,8 @@ def train_command(
     texts: tuple[str, ...],
     out: str | None,
     split: str,
+    clean: bool,
+    within_documents: bool,
     data: Path | None,
     kind: str | None,
     run: Path | None,
@@ -159,7 +166,7 @@ def train_command(
         from twofile.train.pretrain.recipe import complete
     type = file_type(kind or "Q8_0")
     given = {name: value for name in _OPTIONS if (value := numbers[name]) is not None}
-    where = data or Path()
+    where, cut = data or Path(), {"split": split, "clean": clean}
     if ladder:
         from twofile.cli.ladder import climb
 
@@ -171,7 +178,7 @@ def train_command(
         for name, value in of_runs.items():
             if value:
                 note(f"{name} is ignored: a ladder makes the runs in its folder, and goes on by itself")
-        draft = _draft(texts, into.name, split, where).with_options(given)
+        draft = _draft(texts, into.name, cut, within_documents, where).with_options(given)
         return climb(draft, where, into, sizes, ratios, seeds, predict, verify, _machine)
     of_ladders = {
         "--into": into, "--sizes": sizes, "--ratios": ratios, "--seeds": seeds, "--predict": predict, "--verify": verify
@@ -182,19 +189,21 @@ def train_command(
     if dry_run:
         if resume:
             raise click.UsageError("--dry-run is for a new run: one that is resumed has its numbers")
-        _, derived = complete(_draft(texts, "model", split, where).with_options(given), where, _machine)
+        _, derived = complete(_draft(texts, "model", cut, within_documents, where).with_options(given), where, _machine)
         return show(derived, click.echo, note)
     if out is None:
         raise click.UsageError("--out NAME says what to make")
     path = output(out, force or resume)
     folder = run_folder(run, path, resume)
     if resume:
-        for name, value in {"the texts named here": texts, "--split": split, "--data": data}.items():
+        told = {"the texts named here": texts, "--split": split, "--clean": clean, "--data": data}
+        for name, value in (told | {"--within-documents": within_documents}).items():
             if value:
                 note(f"ignored: {name}; a run that is resumed has its own texts")
         recipe, where = go_on(folder, given, note)
     else:
-        recipe = begin(_draft(texts, path.stem, split, where).with_options(given), where, folder, _machine, note)
+        draft = _draft(texts, path.stem, cut, within_documents, where).with_options(given)
+        recipe = begin(draft, where, folder, _machine, note)
     return _train(recipe, where, folder, path, type)
 
 
@@ -205,8 +214,8 @@ def _machine() -> Any:
     return calibrate()
 
 
-def _draft(texts: tuple[str, ...], name: str, split: str, data: Path) -> Draft:
-    """What a person named: a recipe, texts, or a recipe whose texts are others."""
+def _draft(texts: tuple[str, ...], name: str, cut: dict[str, Any], within: bool, data: Path) -> Draft:
+    """What a person named: a recipe, texts, or a recipe whose texts are others. `cut`: how texts are read."""
     import dataclasses
 
     from twofile.train.corpus import sources as corpus
@@ -221,20 +230,21 @@ def _draft(texts: tuple[str, ...], name: str, split: str, data: Path) -> Draft:
         if not Path(texts[0]).is_file():
             raise click.UsageError(f"there is no recipe {texts[0]}")
         draft, texts = read_draft(Path(texts[0])), texts[1:]
+    if within:
+        draft = dataclasses.replace(draft, within_documents=True)
+    if draft.sources or not texts:
         if not texts:
-            if split:
-                note("--split is ignored: the recipe says how its sources are cut")
+            for flag, value in cut.items():
+                if value:
+                    note(f"--{flag} is ignored: the recipe says how its sources are read")
             return draft
-        if draft.sources:
-            note("the recipe's sources give way to the texts named here")
+        note("the recipe's sources give way to the texts named here")
     if data != Path():
         note("--data is ignored: texts are found from here; --data is for the files of a recipe")
-    sources = corpus.named(texts, split=split)
+    sources = corpus.named(texts, **cut)
     description = draft.description or f"Trained on {', '.join(source.name for source in sources)}"
-    kept = _held_out(sources, split, data)
-    return dataclasses.replace(
-        draft, sources=tuple(corpus.named(texts, split=split, held_out=kept)), description=description
-    )
+    kept = _held_out(sources, cut["split"], data)
+    return dataclasses.replace(draft, sources=tuple(corpus.named(texts, **cut, held_out=kept)), description=description)
 
 
 def _held_out(sources: list[Any], split: str, data: Path) -> float:

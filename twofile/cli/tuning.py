@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ import click
 
 from twofile.cli.console import note
 from twofile.cli.options import file_type, find, force_option, output, resume_option, run_folder, run_option
+from twofile.errors import TrainError
 
 if TYPE_CHECKING:
     from twofile.train.tune.settings import Settings
@@ -127,6 +129,9 @@ def tuning_options(batch: int, matrix_rate: float, vector_rate: float, validate_
             merge: bool,
             **values: Any,
         ) -> None:
+            if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+                message = "under torchrun, every process would train the same model once"
+                raise TrainError(message, "call it by itself: stages after pretraining run in one process")
             chosen = {key: values.pop(key) for key in names} | {"compiled": compiled, "merge": merge}
             if not chosen["lora"] and (merge or chosen["alpha"]):
                 note("--alpha and --merge are ignored: they are for --lora")

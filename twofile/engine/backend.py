@@ -59,6 +59,10 @@ class Cache(Protocol):
         """Keep the first `length` tokens, which is at most how many there are."""
         ...
 
+    def save(self) -> bytes:
+        """What it holds, for `Backend.restore` of the same model and program."""
+        ...
+
 
 class Picker(Protocol):
     """Chooses tokens from logits; see `sampler`."""
@@ -98,6 +102,14 @@ class Backend(Protocol):
 
     def cache(self) -> Cache:
         """A new, empty cache."""
+        ...
+
+    def restore(self, length: int, data: bytes) -> Cache:
+        """A cache of `length` tokens, bit for bit as it was saved. EngineError for what is not of this model."""
+        ...
+
+    def embed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """The mean over tokens of what the last layer says of each, normed [dim]."""
         ...
 
     def held(self) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from twofile.engine import library
 from twofile.engine.backend import Backend, Info
 from twofile.engine.session import Session, Want, evaluate
-from twofile.errors import EngineError, NotFoundError
+from twofile.errors import ContextError, EngineError, NotFoundError
 from twofile.params.vocabulary import TokenType
 
 if TYPE_CHECKING:
@@ -121,6 +121,19 @@ class Engine:
         steps: no row, one, or one a token. On an error no session has changed. ContextError names both numbers.
         """
         return evaluate(self.backend, steps)
+
+    def embed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """A text as a vector [dim] of length 1: the mean of what the last layer says of its tokens. Texts that are
+        alike have vectors that point the same way, as far as the model tells. ContextError for more than fits."""
+        if len(tokens) > self.context_length:
+            raise ContextError(f"a text of {len(tokens)} tokens does not fit: the context holds {self.context_length}")
+        if not len(tokens):
+            raise ValueError("there are no tokens")
+        if outside := [token for token in tokens if not 0 <= token < self.vocab_size]:
+            raise ValueError(f"token {outside[0]} is outside the vocabulary of {self.vocab_size}")
+        found_D = self.backend.embed(tokens)
+        unit_D: NDArray[np.float32] = found_D / max(float(np.linalg.norm(found_D)), 1e-12)
+        return unit_D
 
     def close(self) -> None:
         """Let go of the model; it is freed when its last session is too. Closing twice is fine."""

@@ -23,7 +23,7 @@ from twofile.engine.build import HINT, build
 from twofile.engine.sampler import Sampling, new_seed
 from twofile.errors import EngineError, ParametersError
 
-INTERFACE = 3  # TF_INTERFACE of the run.c that this module mirrors
+INTERFACE = 4  # TF_INTERFACE of the run.c that this module mirrors
 _ERROR_SIZE = 512
 
 
@@ -68,6 +68,9 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "tf_session_length": (c_int32, [c_void_p]),
     "tf_session_rewind": (c_int32, [c_void_p, c_int32]),
     "tf_evaluate": (c_int64, [c_void_p, c_void_p, c_int32, c_void_p, c_char_p, c_int32]),
+    "tf_embed": (c_int32, [c_void_p, c_void_p, c_int32, c_void_p, c_char_p, c_int32]),
+    "tf_session_save": (c_int64, [c_void_p, c_void_p, c_int64]),
+    "tf_session_load": (c_int32, [c_void_p, c_int32, c_char_p, c_int64]),
     "tf_sampler_new": (c_void_p, [c_int32, POINTER(_Sampling), c_uint64]),
     "tf_sampler_free": (None, [c_void_p]),
     "tf_sampler_bias": (c_int32, [c_void_p, c_int32, c_float]),
@@ -212,6 +215,20 @@ class Model:
         assert written == rows
         return logits_RV
 
+    def embed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        ids = np.ascontiguousarray(tokens, np.int32)
+        found_D = np.empty(self._info.dim, np.float32)
+        error = ctypes.create_string_buffer(_ERROR_SIZE)
+        if self._c.tf_embed(self._handle.pointer, _at(ids), len(ids), _at(found_D), error, _ERROR_SIZE) < 0:
+            raise EngineError(_words(error))
+        return found_D
+
+    def restore(self, length: int, data: bytes) -> CCache:
+        cache = self.cache()
+        if self._c.tf_session_load(cache.handle.pointer, length, data, len(data)) < 0:
+            raise EngineError(f"what was kept of {length} tokens is not of this model")
+        return cache
+
     def picker(self, sampling: Sampling) -> CSampler:
         return self._library.picker(self.info.vocab, sampling)
 
@@ -231,6 +248,12 @@ class CCache:
     def rewind(self, length: int) -> None:
         if self._c.tf_session_rewind(self.handle.pointer, length) < 0:
             raise ValueError(f"length {length} is more than the session holds")
+
+    def save(self) -> bytes:
+        size = self._c.tf_session_save(self.handle.pointer, None, -1)
+        data = np.empty(size, np.uint8)
+        self._c.tf_session_save(self.handle.pointer, _at(data), size)
+        return data.tobytes()
 
 
 class CSampler:

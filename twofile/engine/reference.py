@@ -13,6 +13,7 @@ as in Qwen3 (2505.09388).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from weakref import ReferenceType, ref
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from twofile.engine.backend import ALL, NONE, Info, Step
 from twofile.engine.reference_tokenizer import ReferenceTokenizer
 from twofile.engine.sampler import Sampler, Sampling
+from twofile.errors import EngineError
 from twofile.params.adapter import CHAT_TEMPLATE, Adapter
 from twofile.params.hyper import Hyperparameters
 from twofile.params.parameters import Parameters
@@ -52,6 +54,9 @@ class ReferenceCache:
 
     def rewind(self, length: int) -> None:
         self.layers = [(k_SKE[:length], v_SKE[:length]) for k_SKE, v_SKE in self.layers]
+
+    def save(self) -> bytes:
+        return np.array([part for layer in self.layers for part in layer]).tobytes()
 
 
 class Reference:
@@ -103,6 +108,18 @@ class Reference:
     def cache(self) -> ReferenceCache:
         empty_SKE = np.empty((0, self.hyper.n_kv_heads, self.hyper.head_dim), np.float32)
         return ReferenceCache([(empty_SKE, empty_SKE)] * self.hyper.n_layers, self._live)
+
+    def restore(self, length: int, data: bytes) -> ReferenceCache:
+        shape = (2 * self.hyper.n_layers, length, self.hyper.n_kv_heads, self.hyper.head_dim)
+        if len(data) != 4 * math.prod(shape):
+            raise EngineError(f"what was kept of {length} tokens is not of this model")
+        parts = np.frombuffer(data, np.float32).reshape(shape)
+        return ReferenceCache([(parts[i], parts[i + 1]) for i in range(0, len(parts), 2)], self._live)
+
+    def embed(self, tokens: Sequence[int]) -> Array:
+        x_TD, _ = self._forward(self.cache(), np.asarray(tokens, np.int32))
+        mean_D: Array = rms_norm(x_TD, self._w["output_norm.weight"], self.hyper.norm_eps).mean(axis=0)
+        return mean_D
 
     def held(self) -> int:
         caches = [cache for live in tuple(self._live) if (cache := live()) is not None]

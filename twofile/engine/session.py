@@ -55,6 +55,16 @@ class Session:
         """
         return evaluate(self.backend, [(self, tokens, want)])
 
+    def save(self) -> bytes:
+        """Its cache as bytes, for `restored` with the same tokens: about `info.token_bytes` a token."""
+        with self._lock:
+            return self._open().save()
+
+    @classmethod
+    def restored(cls, backend: Backend, tokens: Sequence[int], data: bytes) -> Session:
+        """A session as it was saved, bit for bit. EngineError for what is not of this model and program."""
+        return cls(backend, backend.restore(len(tokens), data), tokens)
+
     def fork(self) -> Session:
         """A second session with the same tokens; the two go on independently."""
         with self._lock:

@@ -159,7 +159,7 @@ class Log:
         except sqlite3.DatabaseError:
             if not self.only_read:
                 raise
-        found = []  # one by one, past what cannot be read
+        found: list[Event] = []  # one by one, past what cannot be read
         (last,) = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'event'")[0]
         for seq in range(after + 1, int(last) + 1):
             try:

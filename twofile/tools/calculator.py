@@ -148,7 +148,7 @@ def _of_decimal(work: Callable[[], Decimal]) -> Fraction:
         if not found.is_finite():
             raise ValueError("that is no number")
         nearest = found.to_integral_value()
-        if abs(found - nearest) < Decimal(10) ** -(_DIGITS - 10) * max(1, abs(nearest)):
+        if abs(found - nearest) < Decimal(10) ** -(_DIGITS - 10) * max(Decimal(1), abs(nearest)):
             found = nearest  # a root that is a whole number
         return Fraction(found)
 

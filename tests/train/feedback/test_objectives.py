@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -118,6 +119,14 @@ def test_gradients(name: str) -> None:
         "kl_estimate": lambda y: kl_estimate(y, x + 0.4),
     }.get(name, OBJECTIVES[name])
     assert torch.autograd.gradcheck(fixed, x.clone().requires_grad_(True))
+    if name in ("policy_loss", "value_loss"):  # the clipped branches, too: far from what was, on both sides
+        for apart, sign in itertools.product((-0.7, -0.1, 0.1, 0.5), (-1.0, 1.0)):
+            whole = sign * torch.ones_like(x)
+            clipped = {
+                "policy_loss": lambda y, apart=apart, whole=whole: policy_loss(y, x + apart, whole),
+                "value_loss": lambda y, apart=apart, whole=whole: value_loss(y, x + apart, x + whole),
+            }[name]
+            assert torch.autograd.gradcheck(clipped, x.clone().requires_grad_(True))
     by_hand = torch.autograd.grad(fixed(y := x.clone().requires_grad_(True)).sum(), y)[0]
     of_stage = torch.autograd.grad(OBJECTIVES[name](z := x.clone().requires_grad_(True)).sum(), z)[0]
     assert torch.allclose(by_hand, of_stage)

@@ -12,7 +12,7 @@ import torch
 
 from tests.cli.test_main import call
 from tests.tiny import tiny_parameters
-from tests.train.tiny import kill_at_first_checkpoint
+from tests.train.tiny import kill_at_checkpoint, resumed
 from twofile.engine.engine import Engine
 from twofile.errors import TrainError
 from twofile.train.feedback.comparisons import PairCounts, comparisons
@@ -99,18 +99,23 @@ def test_killed_and_resumed_is_the_same(base: Path, pairs: Path, tmp_path: Path,
         "from pathlib import Path; from tests.train.feedback.test_stages import made;"
         f"made({stage!r}, Path({str(base)!r}), Path({str(pairs)!r}), Path({str(run)!r}))"
     )
-    kill_at_first_checkpoint(code, run)
-    resumed = made(stage, base, pairs, run)
-    assert resumed.result.finished
+    first = kill_at_checkpoint(code, run)
+    second = kill_at_checkpoint(code, run, after=first)
+    last = made(stage, base, pairs, run)
+    assert last.result.finished
+    assert resumed(run) == [first, second]
     for name, weight in whole.model.state_dict().items():
-        assert torch.equal(weight, resumed.model.state_dict()[name]), name
-    assert whole.result.validation == resumed.result.validation
+        assert torch.equal(weight, last.model.state_dict()[name]), name
+    assert whole.result.validation == last.result.validation
 
 
 def test_a_reward_model_tells_the_better(base: Path, pairs: Path, tmp_path: Path) -> None:
     found = made("reward", base, pairs, tmp_path / "run", steps=30)
     assert found.quality is not None
     assert found.quality.accuracy.value == 1.0
+    kept = json.loads((tmp_path / "run" / "quality.json").read_text())
+    assert kept["accuracy"][0] == 1.0
+    assert sum(one["n"] for one in kept["calibration"]) == kept["n"]
     assert found.result.validation["nats"] < 0.3
 
 

@@ -15,7 +15,8 @@ from twofile.train.pretrain.dial import Machine
 from twofile.train.pretrain.recipe import Draft, complete, load, read_draft, read_recipe, save, text_bytes
 
 ROOT = Path(__file__).resolve().parents[3]
-RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
+STEPS = "[[step]]"  # of a recipe of several steps: twofile make
+RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.toml") if STEPS not in path.read_text())
 LAPTOP = Machine("laptop", "cpu", ((128, 1.2e11), (512, 3.0e11)), 8e9)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from tests.cli.test_main import call
 from tests.tiny import tiny_parameters
-from tests.train.tiny import kill_at_first_checkpoint, random_model
+from tests.train.tiny import kill_at_checkpoint, random_model, resumed
 from twofile.engine.engine import Engine
 from twofile.engine.generate import generate
 from twofile.engine.sampler import Sampling
@@ -139,12 +139,13 @@ def test_low_rank_changes_killed_and_resumed(base: Path, talks: Path, tmp_path: 
         "from pathlib import Path; from tests.train.tune.test_finetune import tuned;"
         f"tuned(Path({str(base)!r}), Path({str(talks)!r}), Path({str(run)!r}), **{low!r})"
     )
-    kill_at_first_checkpoint(code, run)
-    resumed = tuned(base, talks, run, **low)
+    killed = kill_at_checkpoint(code, run)
+    last = tuned(base, talks, run, **low)
+    assert resumed(run) == [killed]
     for name, weight in whole.model.state_dict().items():
-        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+        assert torch.equal(weight, last.model.state_dict()[name]), name
     unchanged = Start.open(base).model().state_dict()
-    assert all(torch.equal(weight, unchanged[n]) for n, weight in resumed.model.state_dict().items() if n in unchanged)
+    assert all(torch.equal(weight, unchanged[n]) for n, weight in last.model.state_dict().items() if n in unchanged)
 
 
 def test_shows_what_is_learned(base: Path, talks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,12 +163,14 @@ def test_killed_and_resumed_is_the_same(base: Path, talks: Path, tmp_path: Path)
         "from pathlib import Path; from tests.train.tune.test_finetune import tuned;"
         f"tuned(Path({str(base)!r}), Path({str(talks)!r}), Path({str(run)!r}))"
     )
-    kill_at_first_checkpoint(code, run)
-    resumed = tuned(base, talks, run)
-    assert resumed.result.finished
+    first = kill_at_checkpoint(code, run)
+    second = kill_at_checkpoint(code, run, after=first)
+    last = tuned(base, talks, run)
+    assert last.result.finished
+    assert resumed(run) == [first, second]
     for name, weight in whole.model.state_dict().items():
-        assert torch.equal(weight, resumed.model.state_dict()[name]), name
-    assert whole.result.validation == resumed.result.validation
+        assert torch.equal(weight, last.model.state_dict()[name]), name
+    assert whole.result.validation == last.result.validation
 
 
 @pytest.mark.parametrize("context", [64, 128, 256, 512])

@@ -150,6 +150,7 @@ MMLU = Task(
     "mmlu", "exam questions of 57 subjects", "arXiv:2009.03300", _mmlu, accuracy, {"acc": "share"}, 0.25, shots=5
 )
 TRUTHFULQA = Task(
-    "truthfulqa", "questions that many answer falsely", "arXiv:2109.07958", _truthfulqa, _truth,
+    "truthfulqa", "questions that many answer falsely, without the paper's examples", "arXiv:2109.07958",
+    _truthfulqa, _truth,
     {"mc1": "share", "mc2": "mean"}, None,
 )  # fmt: skip

@@ -77,7 +77,7 @@ class Source:
     column: str = "text"  # JSON lines, CSV and parquet
     split: str = ""  # text files: a regular expression between documents; empty: a file is one document
     drop: Mapping[str, str] = field(default_factory=dict)  # field -> pattern of the rows to leave out
-    clean: bool = True  # mend mojibake, odd spaces and curly quotes
+    clean: bool = False  # mend mojibake, and make it plain typewriter text: quotes, spaces, no indentation
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-]+", self.name):

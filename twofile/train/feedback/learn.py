@@ -7,6 +7,7 @@ sides. Cost: all pairs in memory; a run as for fine-tuning.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -16,6 +17,7 @@ from typing import Generic, TypeVar
 from twofile.engine.engine import Engine
 from twofile.engine.template import ChatTemplate
 from twofile.errors import TrainError
+from twofile.params.atomic import write_json
 from twofile.params.vocabulary import Vocabulary
 from twofile.train import checkpoint
 from twofile.train.feedback.comparisons import Comparison, PairCounts, comparisons
@@ -52,13 +54,15 @@ class Learned(Generic[Model]):
 
 
 def learn_rewards(settings: Settings, run: Path, say: Callable[[str], object] = print) -> Learned[RewardModel]:
-    """Train a reward model on pairs."""
+    """Train a reward model on pairs. How good it is on those held out is kept as `quality.json` in the run's folder."""
     opened, learned, held_out = _pairs(settings, run, say, room=1)  # it reads the last token too
     model = opened.model(RewardModel)
     result = train_from(opened, model, Rewarding(opened.settings, learned, held_out), run)
     if held_out:
         say(f"rewards moved by {-centre(model, held_out):+.3f}: their mean is 0 now")
     found = quality(model, held_out) if held_out else None
+    if found is not None:
+        write_json(run / "quality.json", dataclasses.asdict(found))
     return Learned(model, opened.start, opened.vocabulary, result, found)
 
 

@@ -1,11 +1,11 @@
 """Conversations to learn from, out of JSON of the forms that people keep them in.
 
 A line, or a row of an array, is one conversation: `{"messages": [...]}` (with `tools`, where there are any); Alpaca's
-`instruction`, `input`, `output` (or `response`); ShareGPT's `conversations` of `from` and `value`; or `prompt` and
-`completion`. A message has a `role` and a `content`: a text, or parts of the types text, thinking, tool_call (`name`,
-`arguments`) and tool_result (`content`). Guarantee: a line that is none of these, or has a part that a model of text
-cannot learn from (an image, a sound), is an error that names it, never a shorter file. Cost: one conversation in memory
-at a time.
+`instruction`, `input`, `output` (or `response`), with `system` and `history`; ShareGPT's `conversations` of `from` and
+`value`, with `system`; or `prompt` and `completion`. A message has a `role` and a `content`: a text, or parts of the
+types text, thinking, tool_call (`name`, `arguments`) and tool_result (`content`). Guarantee: a line that is none of
+these, or has a part that a model of text cannot learn from (an image, a sound), is an error that names it, never a
+shorter file. Cost: one conversation in memory at a time.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ def conversation(row: Any) -> Conversation:
     if "messages" in row:
         messages = row["messages"]
     elif "conversations" in row:
-        messages = [_of_sharegpt(turn) for turn in _list(row["conversations"])]
+        messages = _system(row) + [_of_sharegpt(turn) for turn in _list(row["conversations"])]
     elif "instruction" in row:
         asked = "\n\n".join(part for part in (row["instruction"], row.get("input")) if part)
-        messages = _exchange(asked, row.get("output", row.get("response")))
+        earlier = [message for turn in row.get("history") or () for message in _exchange(*turn)]
+        messages = _system(row) + earlier + _exchange(asked, row.get("output", row.get("response")))
     elif "prompt" in row:
         messages = _exchange(row["prompt"], row.get("completion"))
     else:
@@ -64,6 +65,11 @@ def _list(value: Any) -> list[Any]:
     if not isinstance(value, list | tuple):
         raise ValueError("its messages or tools are no list")
     return list(value)
+
+
+def _system(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What stands beside a conversation in some forms."""
+    return [{"role": "system", "content": row["system"]}] if row.get("system") else []
 
 
 def _exchange(asked: Any, answered: Any) -> list[dict[str, Any]]:

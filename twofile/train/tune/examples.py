@@ -9,7 +9,7 @@ before it; a piece that is too long by itself is left out. Both are counted. Cos
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,12 @@ __all__ = ["Counts", "Example", "examples", "reply", "template_of"]
 
 @dataclass(frozen=True)
 class Example:
-    """Tokens, and for each whether it is supervised; the first never is."""
+    """Tokens, and for each whether it is supervised; the first never is. `talk` tells the conversation of which it is a
+    piece from others; b"" where it is a whole one."""
 
     ids: NDArray[np.int64]
     supervised: NDArray[np.bool_]
+    talk: bytes = b""
 
 
 @dataclass
@@ -83,7 +85,7 @@ def examples(
                 counts.examples += 1
                 counts.tokens += len(piece.ids)
                 counts.supervised += int(piece.supervised.sum())
-                found.append(piece)
+                found.append(replace(piece, talk=whole.ids.tobytes()) if len(pieces) > 1 else piece)
     return found
 
 

@@ -1,7 +1,7 @@
 """Fine-tuning from beginning to end: a parameters file and conversations in, a tuned model in a run folder out.
 
-A second call with the same run folder goes on where the first was stopped. Held out to measure on are the examples that
-a hash of their tokens chooses. Cost: all examples in memory, 9 bytes a token; a run as for pretraining.
+A second call with the same run folder goes on where the first was stopped. Held out to measure on are the conversations
+that a hash of their tokens chooses. Cost: all examples in memory, 9 bytes a token; a run as for pretraining.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def fine_tune(settings: Settings, run: Path, say: Callable[[str], object] = prin
         talks = chain.from_iterable(map(read, settings.data))
         found = examples(talks, opened.template, settings.context + 1, counts)
     say(str(counts))
-    learned, held_out = hold_out(found, settings.held_out, lambda example: example.ids.tobytes())
+    learned, held_out = hold_out(found, settings.held_out, lambda example: example.talk or example.ids.tobytes())
     checkpoint.seed_all(settings.seed)
     model = opened.model()
     stage = FineTuning(settings, opened.vocabulary, learned, held_out)
