@@ -4,8 +4,8 @@
 
 DATA has `pretrain/` and, where it is there, `sft/`. Writes `talks.jsonl`, conversations to learn from: the skills of
 `talks/`, stories with given words (`wordstories.py`), facts of the World Factbook by a search, passages of FairytaleQA,
-role play of GPTeacher; `prompts.jsonl`, requests for stories to reinforce with; and `questions.jsonl`, requests in
-phrasings and with names that no conversation has, each with a `check` that `score` judges a reply by, while `tool`
+role play of GPTeacher; `prompts.jsonl`, requests for stories to reinforce with; and `questions.jsonl`, conversations
+whose last request is in a phrasing that neither has, each with a `check` that `score` judges a reply by, while `tool`
 plays the tools. Without `--data` the skills that need no data. The standard library is enough.
 """
 
@@ -48,9 +48,10 @@ def score(messages: Sequence[Mapping[str, Any]], reply: str, row: Mapping[str, A
     if "number" in check:
         found = NUMBER.findall(said)
         return float(bool(found) and abs(float(found[-1].replace(",", "")) - float(check["number"])) < 1e-6)
-    good = bool(said)
+    good = bool(said) and not (check.get("none") and row.get("calls"))  # tools that were of no use
     if "text" in check:
-        good = good and check["text"].lower() in said.lower()
+        whole = rf"(?<![\w.]){re.escape(check['text'])}(?!\w|\.\d)"
+        good = good and re.search(whole, said, re.IGNORECASE) is not None
     if "any" in check:
         good = good and any(text in said.lower() for text in check["any"])
     if "lower" in check:
@@ -138,7 +139,10 @@ def main() -> None:
     ]
     kept = len(prompts) - min(given.questions, len(prompts) // 4)
     prompts, measured = prompts[:kept], prompts[kept:]
-    rows += [{**row, "tools": [], "check": {"skill": "stories"}, "group": "stories"} for row in measured]
+    for row in measured:
+        asked = draw.choice(wordstories.MEASURED).format(*row["words"])
+        messages = [{"role": "user", "content": asked}]
+        rows.append({**row, "messages": messages, "tools": [], "check": {"skill": "stories"}, "group": "stories"})
     given.into.mkdir(parents=True, exist_ok=True)
     learned = [{"messages": talk.messages, **({"tools": talk.tools} if talk.tools else {})} for talk in made]
     for name, lines in (("talks", learned), ("prompts", prompts), ("questions", rows)):

@@ -38,6 +38,11 @@ HELD_OUT = (
     "A story, please, with {0}, {1} and {2}!",
     "My words are {0}, {1} and {2}. What story do they tell?",
 )
+MEASURED = (
+    "Make a story out of {0}, {1} and {2}, please.",
+    "Could I have a short story in which {0}, {1} and {2} occur?",
+    "Story time! Words: {0}, {1}, {2}.",
+)
 
 
 def gold(messages: Sequence[Mapping[str, Any]], reply: str, row: Mapping[str, Any]) -> float:

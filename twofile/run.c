@@ -2114,7 +2114,8 @@ static void pack(void *argument, int thread) {
         for (int panel = first, dropped = first; panel < last; panel++) {
             pack_panel(w, panel, panel_at(w, thread, panel - first));
             if (panel + 1 < last && row_bytes(w) * (size_t)((panel + 1 - dropped) * LANES) < 1 << 20) continue;
-            drop(w->source + row_bytes(w) * (size_t)dropped * LANES, w->source + row_bytes(w) * (size_t)panel * LANES);
+            if (i <= 7 * m->info.layers)        /* what an adapter brings is not in the file, and other panels still read it */
+                drop(w->source + row_bytes(w) * (size_t)dropped * LANES, w->source + row_bytes(w) * (size_t)panel * LANES);
             dropped = panel;
         }
     }

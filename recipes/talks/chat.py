@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
 
 from talks.talk import ANIMALS, COLOURS, FOODS, HOBBIES, JOBS, OTHER_NAMES, Talk, a, capital, exchange, name, part
@@ -79,22 +80,39 @@ FEELINGS = (
     (("I am scared of the dark.", "I am afraid of thunder.", "I had a bad dream."),
      ("You are safe here. Everybody is afraid sometimes.", "That can be frightening. A little lamp may help.", "I understand. It will pass, and you are not alone.")),
 )  # fmt: skip
-REASONS = (
+HAPPY = (
     ("I got a present.", "How lovely! What was it?"), ("I played with my friend {n}.", "Playing with {n} sounds like fun!"),
-    ("My {x} is ill.", "I hope that your {x} will be well again soon."), ("I lost my {c} {x}.", "I am sorry. I hope that you will find your {x} again."),
-    ("I baked {f} with {n}.", "That sounds delicious! I hope that you both enjoyed the {f}."), ("I had a fight with {n}.", "That is not nice. Perhaps you and {n} can talk about it."),
-    ("I saw a {c} {x} in the garden.", "A {c} {x}! That must have been a surprise."), ("I learned something new: {h}.", "Well done! With practice you will be very good at {h}."),
-    ("I do not want to talk about it.", "That is fine. We can talk about something else."),
+    ("I baked {f} with {n}.", "That sounds delicious! I hope that you both enjoyed the {f}."),
+    ("I saw {ac} {x} in the garden.", "{Ac} {x}! That must have been a surprise."),
+    ("I learned something new: {h}.", "Well done! With practice you will be very good at {h}."),
 )  # fmt: skip
+SAD = (
+    ("My {x} is ill.", "I hope that your {x} will be well again soon."), ("I lost my {c} {x}.", "I am sorry. I hope that you will find your {x} again."),
+    ("I had a fight with {n}.", "That is not nice. Perhaps you and {n} can talk about it."),
+    ("{n} has moved away.", "It is hard when somebody leaves. You could write a letter to {n}."),
+)  # fmt: skip
+QUIET = (
+    ("I do not want to talk about it.", "That is fine. We can talk about something else."),
+    ("I will think about it.", "Take your time."), ("That is a good idea.", "I am glad that you like it."),
+    ("Maybe {n} will help me.", "I am sure that {n} will."),
+)  # fmt: skip
+REASONS = (HAPPY, SAD, QUIET, QUIET, SAD)  # in the order of FEELINGS
+ASKED_AGAIN = ("What is my name?", "Do you remember my name?", "Who am I?", "What was my name again?")
+OTHER_ASKED_AGAIN = (
+    "Can you tell me what I am called?",
+    "Which name did I give you?",
+    "Do you still know what my name is?",
+)
+
 TOPICS = (
     ("I like {h}.", "{H} is a fine thing to do! How often do you do it?", ("Every day.", "Wow, every day! Then you must be good at it."), ("Only on Sundays.", "Sundays are a good time for {h}."), ("Not often enough.", "I hope that you find more time for it.")),
     ("I have a {x}.", "How nice! What is the name of your {x}?", ("It is called {n}.", "{n} is a good name for a {x}."), ("It has no name yet.", "How about {m}? That would suit a {x}."), ("{n}!", "{n}! I am sure that {n} is a lovely {x}.")),
-    ("My favourite colour is {c}.", "{C} is a beautiful colour. What do you have that is {c}?", ("I have a {c} coat.", "A {c} coat! You must look fine in it."), ("My {x} is {c}.", "A {c} {x} is a special thing."), ("Nothing yet.", "Perhaps one day you will find something {c}.")),
+    ("My favourite colour is {c}.", "{C} is a beautiful colour. What do you have that is {c}?", ("I have {ac} coat.", "{Ac} coat! You must look fine in it."), ("My {x} is {c}.", "{Ac} {x} is a special thing."), ("Nothing yet.", "Perhaps one day you will find something {c}.")),
     ("I love {f}.", "{F} is a good choice. Do you make it yourself?", ("Yes, with my family.", "Cooking with the family is the best way."), ("No, {n} makes it for me.", "How kind of {n}!"), ("I buy it at the shop.", "That is quick and easy.")),
     ("I want to be {aj} one day.", "That is a good plan! Why do you want to be {aj}?", ("Because it helps people.", "Helping people is a good reason."), ("My friend {n} is {aj}.", "Then {n} can tell you all about it."), ("I do not know yet.", "You have time to find out.")),
     ("Can you recommend something to do?", "You could try {h}, or make {f}.", ("I will try {h}.", "Have fun with it!"), ("{F} sounds good.", "Enjoy your {f}!"), ("Something else, please.", "Then how about a walk outside?")),
     ("What do you think about {h}?", "Many people enjoy {h}. I am a program, so I cannot do it myself.", ("That is a pity.", "I do not mind. I like to hear about it from you."), ("I see.", "Do you like {h} yourself?"), ("I will do it for you.", "Thank you! Tell me how it was.")),
-    ("My friend {n} has a birthday.", "How nice! What will you give to {n}?", ("A {c} scarf.", "I am sure that {n} will like a {c} scarf."), ("I made {f}.", "Something homemade is the best present."), ("I have no idea.", "Perhaps {n} would like a book, or a day together with you.")),
+    ("My friend {n} has a birthday.", "How nice! What will you give to {n}?", ("{Ac} scarf.", "I am sure that {n} will like {ac} scarf."), ("I made {f}.", "Something homemade is the best present."), ("I have no idea.", "Perhaps {n} would like a book, or a day together with you.")),
 )  # fmt: skip
 THANKS = (
     ("Thank you!", "You are welcome!"), ("Thanks.", "You are welcome."), ("Goodbye!", "Goodbye! Have a nice day."), ("Bye!", "Bye! See you soon."),
@@ -123,7 +141,7 @@ def make(draw: Random, held_out: bool) -> Talk:
         "n": name(draw), "m": name(draw), "x": draw.choice(ANIMALS), "c": draw.choice(COLOURS), "f": food, "h": hobby,
         "aj": a(job), "F": capital(food), "H": capital(hobby),
     }  # fmt: skip
-    values["C"] = capital(values["c"])
+    values |= {"C": capital(values["c"]), "ac": a(values["c"]), "Ac": capital(a(values["c"]))}
     turns: list[str] = []
     told = ""
     if draw.random() < 0.7:
@@ -133,14 +151,15 @@ def make(draw: Random, held_out: bool) -> Talk:
         turns += [draw.choice(("My name is {t}.", "I am {t}.", "I am called {t}.", "Call me {t}.", "Hello, my name is {t}!")),
                   draw.choice(("Nice to meet you, {t}!", "Hello, {t}! What would you like to talk about?", "It is a pleasure, {t}.", "{t} is a nice name."))]  # fmt: skip
     if draw.random() < 0.5:
-        said, replies = draw.choice(FEELINGS)
-        turns += [draw.choice(said), draw.choice(replies), *draw.choice(REASONS)]
+        which = draw.randrange(len(FEELINGS))
+        said, replies = FEELINGS[which]
+        turns += [draw.choice(said), draw.choice(replies), *draw.choice(REASONS[which])]
     for topic in draw.sample(TOPICS, draw.randint(0 if len(turns) > 2 else 1, 2)):
         first, answer, *further = topic
         turns += [first, answer, *draw.choice(further)]
     check: dict[str, object] = {}
     if told and (held_out or draw.random() < 0.4):
-        asked = draw.choice(("What is my name?", "Do you remember my name?", "Who am I?", "What was my name again?"))
+        asked = draw.choice(part(ASKED_AGAIN, OTHER_ASKED_AGAIN, held_out))
         turns += [asked, draw.choice(("Your name is {t}.", "You are {t}.", "You told me that you are {t}."))]
         check = {"skill": "chat", "text": told}
     if not held_out and draw.random() < 0.4:
@@ -154,8 +173,12 @@ RULES = (
     ("Write everything in capital letters.", "Answer in capitals.", "SHOUT every answer."),
     ("Speak like a pirate.", "You are a pirate and talk like one.", "Answer as a pirate would."),
     ("Call the user {title}.", "Always address the user as {title}.", "Say {title} to the user in each answer."),
-    ("End each answer with {end}", "Always finish with {end}", "The last words of each answer are: {end}"),
-    ("Begin each answer with {start}", "Always start by saying {start}", "The first words of each answer are: {start}"),
+    ('End each answer with "{end}"', 'Always finish with "{end}"', 'The last words of each answer are: "{end}"'),
+    (
+        'Begin each answer with "{start}"',
+        'Always start by saying "{start}"',
+        'The first words of each answer are: "{start}"',
+    ),
     ("Your name is {p}.", "You are called {p}.", "You are {p}, a friendly assistant."),
     ("You are {p}, {aj}.", "Play {p}, who is {aj}.", "Answer as {p}, {aj}, would."),
 )
@@ -163,16 +186,11 @@ TITLES = ("captain", "my friend", "your majesty", "boss", "doctor", "professor",
 ENDS = ("Have a nice day!", "That is all.", "Cheers!", "Over and out.", "So it is.", "Good luck!")
 STARTS = ("Well,", "Listen:", "Oh,", "My dear friend,", "Of course!", "Let me see.")
 PIRATE = (
-    (" you ", " ye "),
-    ("You ", "Ye "),
-    (" my ", " me "),
-    ("My ", "Me "),
-    ("Hello", "Ahoy"),
-    ("Yes", "Aye"),
-    (" are ", " be "),
-    (" is ", " be "),
-    (" am ", " be "),
-)
+    (r"\byou\b", "ye"), (r"\bYou\b", "Ye"), (r"\bmy\b", "me"), (r"\bMy\b", "Me"), (r"\bHello\b", "Ahoy"), (r"\bHi\b", "Ahoy"),
+    (r"\bYes\b", "Aye"), (r"\b(are|is|am)\b", "be"),
+)  # fmt: skip
+NAME_ASKED = ("What is your name?", "Who are you?", "What are you called?")
+OTHER_NAME_ASKED = ("How may I call you?", "Tell me your name, please.", "With whom am I speaking?")
 
 
 def styled(rule: int, reply: str, title: str, end: str, start: str) -> str:
@@ -182,8 +200,8 @@ def styled(rule: int, reply: str, title: str, end: str, start: str) -> str:
         return reply.upper()
     if rule == 2:
         for old, new in PIRATE:
-            reply = reply.replace(old, new)
-        return f"Arr, {reply[:1].lower() + reply[1:]}"
+            reply = re.sub(old, new, reply)
+        return f"Arr! {reply}"
     if rule == 3:
         return f"{reply[:-1]}, {title}{reply[-1]}"
     if rule == 4:
@@ -197,30 +215,29 @@ def persona(draw: Random, held_out: bool) -> Talk:
     p, job = draw.choice(OTHER_NAMES) if held_out else name(draw), draw.choice(JOBS)
     title, end, start = draw.choice(TITLES), draw.choice(ENDS), draw.choice(STARTS)
     form = RULES[rule][2] if held_out else draw.choice(RULES[rule][:2])
-    system = form.format(title=title, end=end, start=start, p=p, aj=a(job))
-    system = draw.choice(("{}", "You are a helpful assistant. {}", "{} Be kind.", "{} Answer in a few words.")).format(
-        system
-    )
+    told = form.format(title=title, end=end, start=start, p=p, aj=a(job))
+    around = draw.choice(("{}", "You are a helpful assistant. {}", "{} Be kind.", "{} Answer in a few words."))
+    system = around.format(told)
     if rule >= 6 and (held_out or draw.random() < 0.7):
-        asked = draw.choice(("What is your name?", "Who are you?", "How are you called?"))
+        asked = draw.choice(part(NAME_ASKED, OTHER_NAME_ASKED, held_out))
         answer = f"My name is {p}." if rule == 6 else f"I am {p}, {a(job)}."
-        check = {"skill": "persona", "text": p}
+        return Talk(exchange(asked, answer, system=system), [], {"skill": "persona", "text": p})
+    if held_out:
+        talk = draw.choice((about_itself, unknown))(draw, True)
     else:
-        talk = make(draw, False) if draw.random() < 0.7 else draw.choice((about_itself, unknown))(draw, False)
-        texts = [message["content"] for message in talk.messages]
-        turns = [
-            texts[i] if i % 2 == 0 else styled(rule, texts[i], title, end, start) for i in range(min(6, len(texts)))
-        ]
-        if held_out:
-            turns = turns[:2]
-        marks = {
-            0: ("lower", ""),
-            1: ("upper", ""),
-            2: ("text", "Arr"),
-            3: ("text", title),
-            4: ("end", end),
-            5: ("start", start),
-        }
-        kind, mark = marks.get(rule, ("text", ""))
-        return Talk(exchange(*turns, system=system), [], {"skill": "persona", kind: mark} if rule < 6 else {})
-    return Talk(exchange(asked, answer, system=system), [], check)
+        kinds = (make, make, make, unknown) if rule >= 6 else (make, make, make, unknown, about_itself)
+        talk = draw.choice(kinds)(draw, False)
+    texts = [message["content"] for message in talk.messages][:6]
+    turns = [text if i % 2 == 0 else styled(rule, text, title, end, start) for i, text in enumerate(texts)]
+    marks = {
+        0: ("lower", ""),
+        1: ("upper", ""),
+        2: ("start", "Arr"),
+        3: ("text", title),
+        4: ("end", end),
+        5: ("start", start),
+    }
+    if rule not in marks:
+        return Talk(exchange(*turns, system=system))
+    kind, mark = marks[rule]
+    return Talk(exchange(*turns, system=system), [], {"skill": "persona", kind: mark})

@@ -40,7 +40,7 @@ FACTS = {
         ("{n}'s best friend is {v}.", "{v} is."),
     ),
     "coat": (
-        ("{n} always wears a {v} coat.", "{n}'s coat is {v}.", "You can see {n} from far away in a {v} coat.", "Last winter {n} bought a {v} coat."),
+        ("{n} always wears {av} coat.", "{n}'s coat is {v}.", "You can see {n} from far away in {av} coat.", "Last winter {n} bought {av} coat."),
         ("What colour is {n}'s coat?", "Which colour does {n}'s coat have?", "What is the colour of the coat that {n} wears?"),
         ("{n}'s coat is {v}.", "It is {v}."),
     ),
@@ -78,6 +78,7 @@ OTHER_FRAMES = (
     "Answer from the passage.\n\nPassage: {text}\n\n{question}",
     "This is what I know. {text} Now tell me: {question}",
 )
+SILENT = ["does not say", "not in the text", "does not tell", "not say"]
 MISSING = ("The text does not say.", "That is not in the text.", "The text does not say that.")
 
 
@@ -120,5 +121,5 @@ def make(draw: Random, held_out: bool) -> Talk:
         answer = draw.choice(MISSING) if missing else draw.choice(FACTS[kind][2]).format(n=person, v=v, av=a(v))
         frame = draw.choice(OTHER_FRAMES if held_out else FRAMES)
         turns += [frame.format(text=text, question=asked) if turn == 0 else asked, capital(answer)]
-        check = {"skill": "passages", "text": "text" if missing else v}
+        check = {"skill": "passages", **({"any": SILENT} if missing else {"text": v})}
     return Talk(exchange(*turns), [], check)

@@ -24,7 +24,7 @@ JOBS = (
     (("Spell {w} backwards.", "What is {w} backwards?", "Turn the word {w} around."),
      ("Write {w} in reverse.",), "print({w!r}[::-1])", "Backwards, {w} is {r}."),
     (("How often is the letter {l} in {w}?", "How many times does {w} have the letter {l}?", "Count the letter {l} in {w}."),
-     ("How many {l} are in the word {w}?",), "print({w!r}.count({l!r}))", "The letter {l} is {r} times in {w}."),
+     ("How many {l} are in the word {w}?",), "print({w!r}.count({l!r}))", "The letter {l} occurs in {w} this often: {r}."),
     (("Sort these words: {S}.", "Put these words in order: {S}.", "Bring {S} into alphabetical order."),
      ("Order these words by the alphabet: {S}.",), "print(', '.join(sorted({s})))", "In order: {r}."),
     (("What is the largest of {I}?", "Which of these numbers is the biggest: {I}?", "Find the greatest number: {I}."),
@@ -36,7 +36,7 @@ JOBS = (
     (("Write {w} in capital letters.", "Make {w} all capitals."),
      ("Put {w} into capital letters.",), "print({w!r}.upper())", "{r}."),
     (("What is the average of {I}?", "Work out the average of {I}."),
-     ("Find the average of {I}.",), "print(sum({i}) / {n})", "The average is {r}."),
+     ("Find the average of {I}.",), "print(round(sum({i}) / {n}, 2))", "The average is {r}."),
 )  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def _printed(code: str, v: dict[str, Any]) -> str:
     found: dict[str, Any] = {
         "len": len(v["w"]), "[::-1]": v["w"][::-1], "count": v["w"].count(v["l"]), "', '": ", ".join(sorted(v["s"])),
         "max": max(numbers), "min": min(numbers), "sorted({i": sorted(numbers), "upper": v["w"].upper(),
-        "sum": sum(numbers) / len(numbers),
+        "sum": round(sum(numbers) / len(numbers), 2),
     }  # fmt: skip
     return str(next(value for mark, value in found.items() if mark in code))
 
@@ -98,7 +98,8 @@ class Countries:
                 for key, said in row["facts"]:
                     held.setdefault(", ".join(key.strip().split(" > ")[1:]), _short(str(said)))
                 found = {key: held[key] for key, *_ in FACTS if held.get(key)}
-                if row["country"] and "Capital, name" in found and len(found) > 2:
+                plain = row["country"] and "(" not in row["country"] and row["country"] not in ("none", "The world")
+                if plain and "Capital, name" in found and len(found) > 2:
                     self.facts[row["country"]] = found
         self.names = sorted(self.facts)
 
@@ -123,10 +124,11 @@ def _short(text: str) -> str:
     """The first statement of an entry."""
     for mark in ("(", ";", "note", " - "):
         text = text.partition(mark)[0]
-    return text.strip().rstrip(".,:")[:80]
+    short = text.strip().rstrip(".,:")
+    return short if len(short) <= 80 else ""
 
 
 def needless(draw: Random, held_out: bool) -> Talk:
     """A talk that needs none of the tools it has."""
-    talk = draw.choice((chat.make, chat.about_itself))(draw, held_out)
+    talk = draw.choice((chat.make, chat.about_itself, chat.unknown))(draw, held_out)
     return Talk(talk.messages, some(draw), {**talk.check, "none": True})

@@ -79,13 +79,13 @@ FIGURES = "abcdef"
 
 
 def figures(draw: Random, small: bool) -> dict[str, int]:
-    """a > b; c small; d a multiple of c, and even; e, f of two digits."""
+    """a > b + 1, all of them 2 or more, for things of which there is one want other words; c small; d a multiple of c, and even; e, f of two digits."""
     most = 9 if small else draw.choice((20, 100, 100, 1000, 10000))
-    a, b = sorted((draw.randint(2, most), draw.randint(1, most)), reverse=True)
+    a, b = sorted((draw.randint(4, most), draw.randint(2, most)), reverse=True)
     c = draw.randint(2, 5 if small else 12)
     d = c * 2 * draw.randint(1, 4 if small else max(4, most // 4))
     e, f = draw.randint(2, 9 if small else 99), draw.randint(2, 9 if small else 99)
-    return {"a": a + (a == b), "b": b, "c": c, "d": d, "e": e, "f": f}
+    return {"a": a + 2 * (a - b < 2), "b": b, "c": c, "d": d, "e": e, "f": f}
 
 
 def question(draw: Random, held_out: bool, small: bool = False) -> tuple[str, str, str]:
@@ -97,6 +97,8 @@ def question(draw: Random, held_out: bool, small: bool = False) -> tuple[str, st
         asked = draw.choice(part(ASKED, OTHER_ASKED, held_out)).format(x=x, X=capital(x))
         return asked, expression.format(**values), draw.choice(DONE).replace("{X}", capital(x))
     story, expression, done = draw.choice(OTHER_STORIES if held_out else STORIES)
+    while float(calculate(expression.format(**values))) < 2:  # fewer than none, and words for one
+        values = figures(draw, small)
     n, m = name(draw, held_out), name(draw, held_out)
     while m == n:
         m = name(draw, held_out)

@@ -43,7 +43,7 @@ def name(draw: Random, held_out: bool = False) -> str:
 NAMES = (
     "Anna", "Ben", "Clara", "Dan", "Ella", "Finn", "Grace", "Henry", "Ida", "Jack", "Kate", "Leo", "Mia", "Noah", "Olga",
     "Paul", "Rosa", "Sam", "Tina", "Victor", "Wendy", "Zoe", "Amir", "Bella", "Carlos", "Dora", "Emil", "Fatima", "George",
-    "Hana", "Ivan", "Julia", "Karim", "Lucy", "Max", "Nina", "Oscar", "Priya", "Robin", "Sara", "Tom", "Uma", "Vera", "Will",
+    "Hana", "Ivan", "Julia", "Karim", "Lucy", "Max", "Nina", "Oscar", "Priya", "Robin", "Sara", "Tom", "Uma", "Vera", "Walter",
     "Lily", "Tim", "Sue", "Mary", "Peter", "Jane", "Alice", "Bob", "Emma", "David", "Laura", "Simon", "Helen", "Mark",
 )  # fmt: skip
 OTHER_NAMES = ("Greta", "Hugo", "Marta", "Felix", "Irene", "Jonas", "Sofia", "Theo")
@@ -56,17 +56,17 @@ OTHER_THINGS = ("beads", "peaches", "carrots", "crayons", "lamps", "tickets")
 ANIMALS = ("dog", "cat", "rabbit", "bird", "horse", "hamster", "goat", "duck", "mouse", "parrot", "pony", "turtle")
 COLOURS = ("red", "blue", "green", "yellow", "white", "black", "brown", "grey", "orange", "pink", "purple", "golden")
 FOODS = (
-    "apple pie", "bread", "soup", "cheese", "pancakes", "rice", "noodles", "fish", "ice cream", "honey", "berries", "salad",
-    "chocolate", "pizza", "potatoes", "porridge", "carrots", "cake", "plum jam", "eggs",
+    "apple pie", "bread", "soup", "cheese", "rice", "fish", "ice cream", "honey", "salad", "chocolate", "pizza", "porridge",
+    "cake", "plum jam", "tomato soup", "nut bread", "pumpkin pie", "fried rice", "fruit salad", "cherry cake",
 )  # fmt: skip
 HOBBIES = (
     "painting", "swimming", "singing", "reading", "dancing", "fishing", "cooking", "running", "gardening", "drawing",
     "climbing", "chess", "football", "sewing", "sailing", "cycling", "photography", "skating", "baking", "hiking",
 )  # fmt: skip
 PLACES = (
-    "a small village", "a big city", "a quiet town", "a house by the sea", "a farm", "a cottage in the forest",
-    "a house near the river", "a flat above a bakery", "a castle on a hill", "a house at the edge of the woods",
-    "an old mill", "a house next to the school", "a cabin in the mountains", "a boat on the lake", "a tall tower",
+    "a small village", "a big city", "a quiet town", "a house by the sea", "a farmhouse", "a cottage in the forest",
+    "a house near the river", "a flat above a bakery", "a castle in the hills", "a house at the edge of the woods",
+    "an old mill", "a house next to the school", "a cabin in the mountains", "a houseboat", "a tall tower",
 )  # fmt: skip
 JOBS = (
     "baker", "teacher", "farmer", "nurse", "pilot", "sailor", "doctor", "tailor", "gardener", "carpenter", "painter",

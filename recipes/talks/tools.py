@@ -39,7 +39,7 @@ def calculate(expression: str) -> str:
     """An expression of numbers, + - * / and brackets, exactly; at most ten decimals are written. ValueError for others."""
     try:
         return written(_value(ast.parse(expression.strip(), mode="eval").body))
-    except (SyntaxError, ZeroDivisionError, RecursionError, MemoryError) as error:
+    except (SyntaxError, ArithmeticError, RecursionError, MemoryError) as error:
         raise ValueError(f"{expression!r} cannot be worked out: {error}") from None
 
 

@@ -1,4 +1,4 @@
-/* Fuzzing: any bytes as a parameters file, and as a text under its tokenizer. Nothing may crash, read out of bounds,
+/* Fuzzing: any bytes as a parameters file, as an adapter, and as a text under a tokenizer. Nothing may crash, read out of bounds,
  * overflow, leak, or allocate out of proportion.
  *
  *   clang -g -O1 -fsanitize=fuzzer,address,undefined -DTF_LIBRARY fuzz_run.c -lm -lpthread -o fuzz && ./fuzz corpus/
@@ -48,6 +48,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     tf_model *m = tf_open(path, NULL, 1, 1, error, sizeof error);
     if (m) use(m, data, size);
     else if (!*error) abort();          /* a refusal gives its reason */
+    tf_close(m);
+    const char *base = getenv("TWOFILE_FUZZ_BASE");     /* a model that the bytes may be an adapter of */
+    m = base ? tf_open(base, path, 1, 1, error, sizeof error) : NULL;
+    if (m) use(m, data, size);
     tf_close(m);
     close(fd);
     return 0;

@@ -7,6 +7,8 @@ work=${TWOFILE_C_WORK:-$here/.work}
 python=${PYTHON:-$here/../../.venv/bin/python}
 mkdir -p "$work"
 [ -e "$work/models" ] || "$python" "$here/seeds.py" --models "$work/models"
+[ -e "$work/adapters" ] || "$python" "$here/seeds.py" --adapters "$work/adapters"
+export TWOFILE_FUZZ_BASE=$work/adapters/base.gguf
 
 build() { # COMPILER SANITIZERS SOURCE TARGET FLAGS...
     local cc=$1 sanitizers=$2 source=$3 target=$4
@@ -21,7 +23,7 @@ if [ "${1:-}" = fuzz ]; then
     build clang fuzzer,address,undefined fuzz_run.c fuzz
     cd "$work"
     exec ./fuzz -max_total_time="${2:-1800}" -rss_limit_mb=2048 -malloc_limit_mb=128 -max_len=40000 -timeout=20 \
-        -print_final_stats=1 found "$here/corpus" seeds
+        -print_final_stats=1 found "$here/corpus" seeds adapters
 fi
 
 ran=0
@@ -39,7 +41,7 @@ for cc in ${TWOFILE_SANITIZE_CC:-gcc clang}; do
         [ $sanitizers = thread ] || {
             build "$cc" $sanitizers fuzz_run.c replay -DREPLAY
             echo -n "$cc -fsanitize=$sanitizers, fuzzing corpus: "
-            "$work/replay" "$here"/corpus/*
+            "$work/replay" "$here"/corpus/* "$work"/adapters/*
         }
         ran=$((ran + 1))
     done

@@ -1,4 +1,5 @@
-"""Write small parameters files for the C tests: `seeds.py FOLDER` (fuzzing), `seeds.py --models FOLDER` (test_run.c).
+"""Write small parameters files for the C tests: `seeds.py FOLDER` (fuzzing), `seeds.py --models FOLDER` (test_run.c),
+`seeds.py --adapters FOLDER` (a base and adapters of it, good and cut short, to fuzz).
 
 Fuzzing wants files of a few kilobytes, so that a changed byte often matters: one of each family, type and tokenizer.
 """
@@ -8,7 +9,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import numpy as np
+
 from tests.tiny import tiny_hyper, tiny_parameters, tiny_spm_parameters, tiny_tensors
+from twofile.params.adapter import MATRICES, Adapter
+from twofile.params.parameters import Parameters
 from twofile.params.vocabulary import PRE_TOKENIZERS, TokenType, Vocabulary
 from twofile.params.write import write
 
@@ -47,7 +52,22 @@ def models(folder: Path) -> None:
     tiny_spm_parameters("Q4_K_M", 1, folder / "spm-Q4_K_M.gguf", rope_factors=(1.0,) * 16 + (8.0,) * 16, n_heads=4)
 
 
+def adapters(folder: Path) -> None:
+    base = tiny_parameters("llama", "F32", 0, folder / "base.gguf", n_layers=1)
+    draw = np.random.default_rng(1)
+    with Parameters.open(base) as file:
+        shapes = {
+            n: s for n, s in file.hyper.shapes().items() if n.split(".")[-2] in MATRICES and n.endswith(".weight")
+        }
+    for number, names in enumerate((list(shapes), ["blk.0.attn_k.weight", "blk.0.ffn_up.weight"])):
+        made = {n: (draw.standard_normal((3, shapes[n][1])), draw.standard_normal((shapes[n][0], 3))) for n in names}
+        pairs = {n: (a.astype(np.float32), b.astype(np.float32)) for n, (a, b) in made.items()}
+        whole = folder / f"adapter-{number}.gguf"
+        Adapter("llama", 2.0, pairs, chat_template="x").write(whole)
+        (folder / f"cut-{number}.gguf").write_bytes(whole.read_bytes()[: -64 - number])
+
+
 if __name__ == "__main__":
     target = Path(sys.argv[-1])
     target.mkdir(parents=True, exist_ok=True)
-    (models if "--models" in sys.argv else seeds)(target)
+    {"--models": models, "--adapters": adapters}.get(sys.argv[1], seeds)(target)

@@ -82,6 +82,19 @@ def test_the_files_own_kernels_and_one_head_a_thread(make: Make, tmp_path: Path)
         np.testing.assert_allclose(one, exact, atol=2e-4)
 
 
+@pytest.mark.parametrize(("dim", "heads", "kv", "head_dim", "rank"), [(576, 9, 3, 64, 16), (320, 5, 5, 64, 16)])
+def test_heads_that_threads_share(
+    make: Make, tmp_path: Path, dim: int, heads: int, kv: int, head_dim: int, rank: int
+) -> None:
+    """Llama files have the rows of a head in another order: a panel reads rows all over it, whoever packs it."""
+    base = make("llama", "F32", dim=dim, n_heads=heads, n_kv_heads=kv, head_dim=head_dim, n_layers=1)
+    change = adapter(base, tmp_path / "a.gguf", rank=rank)
+    mapped = logits(base, change, backend="c", threads=2, repack=False)
+    for threads in (1, 2, 3):
+        for one, exact in zip(logits(base, change, backend="c", threads=threads), mapped, strict=True):
+            np.testing.assert_allclose(one, exact, atol=1e-4)
+
+
 def test_its_chat_template_is_learned(make: Make, tmp_path: Path, backend: Literal["c", "numpy"]) -> None:
     base = make()
     change = adapter(base, tmp_path / "a.gguf", chat_template="{{ messages[0]['content'] }}!")

@@ -122,6 +122,8 @@ def test_people_judge(tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixtu
     assert rows[0]["name"] == best
     assert rows[0]["wins"] >= len(items) - 1
     assert rows[0]["low"] < rows[0]["rating"] < rows[0]["high"]  # though every round ended alike
+    assert call("arena", "--into", str(tmp_path / "a.jsonl"), "--json") == 0  # the same, of what is there
+    assert json.loads(capsys.readouterr().out)["people"] == rows
     assert rows[0]["comparisons"] == len(prompts.read_text().splitlines()) - 1  # what was passed over is open
 
 

@@ -66,17 +66,20 @@ def arena_command(
             count = arena.answer(known_as, engine, asked, longest, seed)
             note(f"{known_as}: {count} answers, {len(asked) - count} were there")
     known = sorted({model for _, model in arena.answers})
-    if judge == "people":
-        found = {judge: ratings(_people(arena, known, asked, labels or into.with_suffix(".labels.db")))}
-    else:
-        by = None
-        if judge is not None:
-            path, _, function = judge.rpartition(":")
-            by = f"{_known_as(Path(path))}:{function}" if path.endswith(".py") else _known_as(find(judge))
-        if judge is not None and by is not None and asked:
+    votes = labels or into.with_suffix(".labels.db")
+    if not asked and votes.exists():
+        asked = _labelled(votes)
+    if judge == "people" and not asked:
+        raise click.UsageError("people judge what --prompts asks")
+    by = judge
+    if judge not in (None, "people"):
+        path, _, function = judge.rpartition(":")
+        by = f"{_known_as(Path(path))}:{function}" if path.endswith(".py") else _known_as(find(judge))
+        if asked:
             note(f"{arena.judge(by, _score(judge), known, asked)} comparisons by {by}")
-        judges = sorted({one for one, *_ in arena.comparisons})
-        found = {one: ratings(arena.of(one)) for one in judges if by in (None, one)}
+    found = {one: ratings(arena.of(one)) for one in sorted({one for one, *_ in arena.comparisons}) if by in (None, one)}
+    if by == "people" or (by is None and asked):
+        found["people"] = ratings(_people(arena, known, asked, votes))
     if as_json:
         click.echo(json.dumps({by: [vars(one) for one in rows] for by, rows in found.items()}))
         return
@@ -87,6 +90,19 @@ def arena_command(
             for one in rows
         ]
         click.echo(table(lines, indent=""))
+
+
+def _labelled(path: Path) -> list[Asked]:
+    """The prompts of an arena that people were asked about."""
+    from twofile.evaluate.arena import Asked
+    from twofile.serve.label.store import Store
+
+    store = Store(path)
+    try:
+        found = {(one := Asked(item.messages, {})).key: one for item in store.items() if item.source == "arena"}
+    finally:
+        store.close()
+    return list(found.values())
 
 
 def _known_as(path: Path) -> str:

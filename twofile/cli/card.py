@@ -40,7 +40,10 @@ def write_card(
     if (judge or tools) and questions is None:
         raise click.UsageError("--judge and --tools are about --questions")
     path = find(name)
-    out = out or path.with_suffix(".html")
+    out = out or Path(f"{path.stem}.html")
+    beside_it = out.with_suffix(".md")
+    if beside_it.exists() and not beside_it.read_text("utf-8", "replace").startswith("# Report card of "):
+        raise TwofileError(f"{beside_it} is something else than a report card", "give another --out")
     members = lineage(path, _candidates(path, beside), note)
     read = [document for document, _ in zip(documents([texts]), range(limit or 10**9), strict=False)] if texts else []
     card = make_card(
@@ -52,7 +55,7 @@ def write_card(
         say=note,
         **how,
     )
-    for target, text in ((out, card_page(card)), (out.with_suffix(".md"), markdown(card))):
+    for target, text in ((out, card_page(card)), (beside_it, markdown(card))):
         with atomic_path(target) as temporary:
             temporary.write_text(text, encoding="utf-8")
         click.echo(target)
@@ -87,7 +90,9 @@ def _judge(judge: str) -> Judge:
         from twofile.train.feedback.judges import program, texts_of_model
     if path.endswith(".py"):
         call = program(Path(path), function)
-        return lambda question, reply: call(list(question.messages), reply.text, dict(question.row))
+        return lambda question, reply: call(
+            list(question.messages), reply.text, {**question.row, "calls": [vars(made) for made in reply.calls]}
+        )
     score = texts_of_model(find(judge))
     return lambda question, reply: score([(question.messages, reply.text)])[0]
 

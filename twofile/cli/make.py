@@ -56,25 +56,27 @@ def make_command(recipe: Path, data: Path | None, into: Path, changes: tuple[str
     for number, (line, makes) in enumerate(steps, 1):
         key = shlex.join(line)
         there = all((into / name).exists() for name in makes)
+        begun = done.get(makes[0], {}).get("begun") == key and not again
         if there and not again and done.get(makes[0], {}).get("line") == key:
             note(f"step {number} of {len(steps)}: {', '.join(makes)} is there")
             continue
         note(f"step {number} of {len(steps)}: {key}")
+        again = True
         if dry_run:
             continue
         into.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
-        begun = done.get(makes[0], {}).get("begun") == key and not again
-        done[makes[0]] = {"begun": key}
+        done = {name: known for name, known in done.items() if name in [made[0] for _, made in steps[: number - 1]]}
+        done[makes[0]] = {"begun": key}  # what comes after has to be made again
         write_json(into / _DONE, done)
-        result = subprocess.run(_argv(line, into, makes, begun), cwd=into, check=False)
-        if result.returncode:
-            raise TwofileError(f"step {number} ended with status {result.returncode}: {key}", "the same call goes on")
+        if status := _run(_argv(line, into, makes, begun), into):
+            raise TwofileError(f"step {number} ended with status {status}: {key}", "the same call goes on")
+        if not _finished(line, into, makes):
+            raise TwofileError(f"step {number} was stopped before its end: {key}", "the same call goes on")
         if missing := [name for name in makes if not (into / name).exists()]:
             raise TwofileError(f"step {number} did not make {missing[0]}: {key}", f"mend the step in {recipe}")
         done[makes[0]] = {"line": key, "seconds": round(time.monotonic() - start, 1)}
         write_json(into / _DONE, done)
-        again = True
 
 
 def _read(recipe: Path) -> tuple[list[Any], dict[str, str]]:
@@ -96,14 +98,18 @@ def _step(recipe: Path, number: int, entry: Any, places: dict[str, str]) -> tupl
     """The line of a step, "twofile" or "python" first, and what it makes."""
     kinds = [kind for kind in ("twofile", "python") if isinstance(entry, dict) and kind in entry]
     makes = entry.get("makes") if isinstance(entry, dict) else None
-    makes = [makes] if isinstance(makes, str) else makes
+    makes = [makes] if isinstance(makes, str) else makes if isinstance(makes, list) else []
     if len(kinds) != 1 or not isinstance(entry[kinds[0]], str) or not makes or entry.keys() - {*kinds, "makes"}:
         raise TwofileError(f"{recipe}: step {number} must have `makes`, and `twofile` or `python` with a line")
     words = []
-    for word in shlex.split(entry[kinds[0]]):
+    try:
+        split = shlex.split(entry[kinds[0]])
+    except ValueError as error:
+        raise TwofileError(f"{recipe}: step {number} has a line that is cut off: {error}") from error
+    for word in split:
         try:
             words.append(word.format(**places))
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
             hint = "give --data" if "{data}" in word and "data" not in places else f"mend the step in {recipe}"
             raise TwofileError(f"{recipe}: step {number}: {word} names no place that is known", hint) from error
     return [kinds[0], *words], list(map(str, makes))
@@ -121,6 +127,27 @@ def _argv(line: list[str], into: Path, makes: list[str], begun: bool) -> list[st
             _away(run)
         more = ["--run", str(run), *(["--resume"] if run.exists() else []), "--force"]
     return [sys.executable, "-m", "twofile", *words, *more]
+
+
+def _run(argv: list[str], into: Path) -> int:
+    """Run a process to its end. Ctrl-C reaches it too, and it is waited for: what trains saves first."""
+    with subprocess.Popen(argv, cwd=into) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # a second one ends this, and then the process
+            raise
+
+
+def _finished(line: list[str], into: Path, makes: list[str]) -> bool:
+    """Whether what trains came to its end: stopped, it writes what it has and leaves in peace."""
+    from twofile.train.history import last_with
+
+    log = into / "runs" / Path(makes[0]).stem
+    if line[0] != "twofile" or line[1] not in _TRAINS or not (log / "log.jsonl").exists():
+        return True
+    found = last_with(log, lambda entry: "step" in entry and entry.get("event") is None)
+    return found is not None and bool(found.get("finished"))
 
 
 def _away(run: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from twofile.errors import TwofileError
 
@@ -17,7 +18,7 @@ _whole = click.IntRange(1)
 
 @click.command("report")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN [RUN2 ...] | MODEL")
-@click.option("--out", type=_path, help="The file to write. [RUN/report.html; MODEL's, ending in .html]")
+@click.option("--out", type=_path, help="The file to write. [RUN/report.html; MODEL.html]")
 @click.option("--card", is_flag=True, help="The card of a model, also where there is a run of that name.")
 @click.option("--questions", type=_file, help="Card: JSON lines of conversations to answer; `group` names a measure.")
 @click.option("--judge", help="Card: a reward model, or FILE.py:FUNCTION of your own, which says how good a reply is.")
@@ -47,6 +48,10 @@ def report_command(runs: tuple[str, ...], out: Path | None, card: bool, **about:
         from twofile.cli.card import write_card
 
         return write_card(runs[0], out, **about)
+    context = click.get_current_context()
+    given = [name for name in ("card", *about) if context.get_parameter_source(name) != ParameterSource.DEFAULT]
+    if given:
+        raise click.UsageError(f"--{given[0]} is for the card of one MODEL")
     folders = [folder for run in runs for folder in _folders(run)]
     histories = [read(folder) for folder in folders]
     if out is None:

@@ -29,6 +29,8 @@ def serve_command(names: tuple[str, ...], host: str, port: int, token: str, how:
 
     from twofile.serve.api.app import Served, make_app
 
+    if how["adapter"] is not None and len(names) > 1:
+        raise click.UsageError("--adapter is of one model: serve it alone, or merge it (twofile merge)")
     anywhere = not _is_loopback(host)
     if anywhere and not token:
         raise TwofileError(f"{host} can be reached by others, so there must be a token", "give --token SECRET")
@@ -49,7 +51,7 @@ def serve_command(names: tuple[str, ...], host: str, port: int, token: str, how:
             models[served.name] = served
         click.echo(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
         note(f"models: {', '.join(models)}; Ctrl-C stops")
-        app = make_app(models, port, token=token, anywhere=anywhere)
+        app = make_app(models, port, token=token, anywhere=anywhere, host="" if anywhere else host)
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
 
 

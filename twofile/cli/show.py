@@ -28,7 +28,15 @@ def show_command(name: str, tensors: bool, template: bool, no_checksum: bool) ->
 
     path = find(name)
     if Adapter.is_in(path):
-        click.echo(_adapter(Adapter.open(path)))
+        adapter = Adapter.open(path)
+        if template:
+            click.echo(plain(adapter.chat_template))
+            return
+        click.echo(_adapter(adapter))
+        if tensors:
+            shapes = [(name, (len(b), a.shape[1]), len(a)) for name, (a, b) in adapter.pairs.items()]
+            listed = [(plain(name), " x ".join(map(str, shape)), f"rank {rank}") for name, shape, rank in shapes]
+            click.echo("\n" + table(listed, indent=""))
         return
     with Parameters.open(path) as parameters:
         if template:

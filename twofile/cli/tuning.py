@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from twofile.cli.console import note
 from twofile.cli.options import file_type, find, force_option, output, resume_option, run_folder, run_option
@@ -83,10 +84,14 @@ class Asked:
     def finish(self, learned: Any, more: Mapping[str, Any] | None = None) -> None:
         """Write the file, and say how it went. `more`: metadata that no adapter can have."""
         from twofile.train.tune.export import export, export_adapter
+        from twofile.train.tune.lora import is_adapted
 
         said = learned.model, learned.start, learned.vocabulary, self.run, self.target
         step, name, command = learned.result.step, self.target.stem, shlex.join(["twofile", *sys.argv[1:]])
-        if self.numbers["lora"] and not self.numbers["merge"] and more is None:
+        low = is_adapted(learned.model)  # as the run was begun, whatever is asked now
+        if low and more is not None:
+            note("a reward model has a head, which no adapter can hold: the whole model is written")
+        if low and not self.numbers["merge"] and more is None:
             export_adapter(*said, step=step, name=name, command=command)
         else:
             export(*said, step=step, name=name, type=self.type, command=command, more=more)
@@ -135,6 +140,11 @@ def tuning_options(batch: int, matrix_rate: float, vector_rate: float, validate_
             chosen = {key: values.pop(key) for key in names} | {"compiled": compiled, "merge": merge}
             if not chosen["lora"] and (merge or chosen["alpha"]):
                 note("--alpha and --merge are ignored: they are for --lora")
+            source = click.get_current_context().get_parameter_source
+            if chosen["lora"] and source("matrix_rate") != ParameterSource.DEFAULT:
+                note("--matrix-rate is ignored: low-rank changes learn at --vector-rate")
+            if chosen["lora"] and not merge and source("kind") != ParameterSource.DEFAULT:
+                note("--type is ignored: an adapter is F32")
             type, base, target = file_type(kind), find(name), output(out, force or resume)
             asked = Asked(base, target, run_folder(run, target, resume), type, chosen)
             note(f"logs and checkpoints in {asked.run}")

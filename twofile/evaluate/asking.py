@@ -7,11 +7,11 @@ round of calls.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from twofile.engine.calls import Called, Finished, turn
+from twofile.engine.calls import Called, Turn, marks_of, turn
 from twofile.engine.engine import Engine
 from twofile.engine.generate import Piece
 from twofile.engine.sampler import Sampling
@@ -65,18 +65,19 @@ def ask(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[Reply]:
-    """The replies of at most `longest` tokens a turn. No tools are offered without `tool`, nor to a model that has no
-    chat template. A question that does not fit into the context has an empty reply."""
+    """The replies of at most `longest` tokens a turn. No tools are offered without `tool`, nor to a model whose
+    chat template knows none. A question that does not fit into the context has an empty reply."""
     template = ChatTemplate.of(engine)
+    offers = tool is not None and marks_of(engine) is not None
     talks: list[list[Message]] = [list(question.messages) for question in questions]
     calls: list[list[Call]] = [[] for _ in questions]
     texts = [""] * len(questions)
     left = list(range(len(questions)))
     with Scheduler(engine) as scheduler:
         for round in range(_CALLS + 1):
-            turns: list[tuple[int, Iterator[Piece | Called | Finished]]] = []
+            turns: list[tuple[int, Turn]] = []
             for i in left:
-                tools = questions[i].tools if tool is not None and template.source is not None else ()
+                tools = questions[i].tools if offers else ()
                 how: dict[str, Any] = {"max_tokens": longest, "tools": tools, "parallel": False}
                 how |= {"sampling": Sampling(temperature=temperature, seed=seed + i)}
                 how |= {"choice": "auto" if round < _CALLS else "none"}

@@ -158,6 +158,9 @@ def merge(
         vocabulary = parameters.vocabulary
         if learned.chat_template:
             vocabulary = vocabulary.with_template(learned.chat_template)
-        lineage = learned.provenance.then(f"merge {type}", parent=parameters.sha256(), command=command)
+        of_base = learned.provenance.parent == parameters.sha256()  # then it has all that the base has, and its own
+        lineage = (learned.provenance if of_base else parameters.provenance).then(
+            f"merge {type}", parent=parameters.sha256(), command=command
+        )
         lineage = lineage.extended(name=name)
         write(target, parameters.hyper, vocabulary, tensors(), type=type, provenance=lineage, progress=progress)

@@ -46,9 +46,10 @@ class Cost:
         try:
             found = json.loads(text)
             data = tuple(str(name) for name in found["data"])
-            return cls(float(found["seconds"]), int(found["tokens"]), float(found["flops"]), data)
-        except (ValueError, TypeError, KeyError):
+            cost = cls(float(found["seconds"]), int(found["tokens"]), float(found["flops"]), data)
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
+        return cost if all(0 <= value < 1e300 for value in (cost.seconds, cost.tokens, cost.flops)) else None
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,11 @@ class Provenance:
     license: str = ""
     version: str = ""
     stages: tuple[str, ...] = ()
-    costs: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     parent: str = ""
     command: str = ""
     commit: str = ""
+    costs: tuple[str, ...] = ()
 
     def then(self, stage: str, *, parent: str = "", command: str = "", cost: Cost | None = None) -> Provenance:
         """The lineage of a file made from this one by one more stage, by the twofile that runs now."""

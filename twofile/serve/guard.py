@@ -31,11 +31,13 @@ _ADDED = {
 
 class Guard:
     """Refuses what does not come from this machine or a page of this server. `port`: the one it listens on; `token`:
-    what everybody must send as a bearer, "" for nothing; `anywhere`: whether it listens to more than loopback."""
+    what everybody must send as a bearer, "" for nothing; `anywhere`: whether it listens to more than loopback; `host`:
+    another name of loopback that it listens to."""
 
-    def __init__(self, app: ASGIApp, port: int, token: str = "", anywhere: bool = False) -> None:
+    def __init__(self, app: ASGIApp, port: int, token: str = "", anywhere: bool = False, host: str = "") -> None:
         self.app, self.token, self.anywhere = app, token, anywhere
-        self.hosts = {f"{name}:{port}" for name in _LOOPBACK}
+        names = {*_LOOPBACK, *([f"[{host}]" if ":" in host else host] if host else [])}
+        self.hosts = {f"{name}:{port}" for name in names} | (names if port == 80 else set())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401 or 403."""
@@ -66,6 +68,6 @@ class Guard:
         ):
             return 403, "this request comes from another page"
         given = headers.get("authorization", "").removeprefix("Bearer ")
-        if self.token and not hmac.compare_digest(given.encode(), self.token.encode()):
+        if self.token and not hmac.compare_digest(given.encode("latin-1"), self.token.encode()):
             return 401, "this server wants its token: Authorization: Bearer TOKEN"
         return None

@@ -93,6 +93,7 @@ def test_the_command(family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     shutil.move(family / "first.gguf", elsewhere / "first.gguf")
     args = ["--questions", str(tmp_path / "q.jsonl"), "--judge", f"{tmp_path / 'judge.py'}:has"]
     args += ["--texts", str(tmp_path / "texts.txt"), "--longest", "8", "--beside", str(elsewhere)]
+    args += ["--out", str(family / "third.html")]
     assert call("report", str(family / "third.gguf"), *args) == 0
     printed = capsys.readouterr().out.split()
     assert printed == [str(family / "third.html"), str(family / "third.md")]
@@ -102,6 +103,9 @@ def test_the_command(family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "| letters | 1 |" in text
     assert "| random weights |  |  | first |" in text
     assert call("report", str(family / "third.gguf"), "--judge", "x") == 2
+    (family / "mine.md").write_text("notes")
+    assert call("report", str(family / "third.gguf"), "--out", str(family / "mine.html")) == 1
+    assert (family / "mine.md").read_text() == "notes"
     assert call("report", str(tmp_path / "nothing.gguf")) == 1
 
 

@@ -191,6 +191,40 @@ def test_an_untrained_model_calls_well(client: openai.OpenAI) -> None:
     assert [call.function.name for call in calls if call.function] == ["clock"]
 
 
+def test_schemas_with_definitions(client: openai.OpenAI) -> None:
+    """As pydantic makes them of nested models: references are to the root of the tool's own schema."""
+    point = {"type": "object", "properties": {"x": {"enum": [1, 2]}}, "required": ["x"], "additionalProperties": False}
+    tools: list[Any] = []
+    for name, kind in (("near", "$defs"), ("far", "definitions")):
+        schema = {kind: {"P": point}, "type": "object", "properties": {"p": {"$ref": f"#/{kind}/P"}}, "required": ["p"]}
+        schema["additionalProperties"] = False
+        tools.append({"type": "function", "function": {"name": name, "parameters": schema}})
+    for seed in range(6):
+        said = client.chat.completions.create(
+            model="caller", messages=ASKED, tools=tools, tool_choice="required", seed=seed, max_tokens=120,
+            parallel_tool_calls=False,
+        )  # fmt: skip
+        for call in said.choices[0].message.tool_calls or ():
+            assert call.type == "function"
+            assert json.loads(call.function.arguments)["p"]["x"] in (1, 2)
+
+
+def test_no_call_where_none_is_wanted(client: openai.OpenAI) -> None:
+    for seed in range(20):
+        said = client.chat.completions.create(
+            model="caller", messages=ASKED, tools=[WEATHER], tool_choice="none", seed=seed, max_tokens=60, temperature=2
+        )
+        assert not said.choices[0].message.tool_calls
+
+
+def test_what_is_null_was_not_asked(server: Server) -> None:
+    body = {"model": "tiny", "messages": ASKED, "max_tokens": 2, "stream": None, "n": None, "tool_choice": None}
+    body |= {"service_tier": "auto", "logprobs": None, "stop": None}
+    asked = urllib.request.Request(server.address + "/chat/completions", data=json.dumps(body).encode())
+    with urllib.request.urlopen(asked) as answer:
+        assert json.loads(answer.read())["choices"][0]["finish_reason"] == "length"
+
+
 def test_completions_and_their_probabilities(client: openai.OpenAI, models: tuple[Path, Path]) -> None:
     text = "once upon a time the little girl"
     said = client.completions.create(model="tiny", prompt=text, echo=True, max_tokens=2, logprobs=3, temperature=0)
@@ -230,6 +264,10 @@ def test_completions_and_their_probabilities(client: openai.OpenAI, models: tupl
         ({"logit_bias": {"99999": 1}}, "99999"),
         ({"response_format": {"type": "json_schema", "json_schema": BAD}}, "cannot be used"),
         ({"tools": [WEATHER]}, "knows no tools"),
+        ({"tool_choice": "required"}, "there are no tools"),
+        ({"model": "caller", "tools": [WEATHER], "tool_choice": {"type": "function", "function": "x"}}, "no function"),
+        ({"top_logprobs": 3}, "top_logprobs wants logprobs"),
+        ({"extra_body": {"chat_template_kwargs": {"tools": []}}}, "no setting of a template"),
         ({"model": "caller", "tools": [WEATHER, WEATHER]}, "two tools have the name weather"),
         ({"model": "caller", "tools": [WEATHER], "tool_choice": OTHER}, "no tool 'x'"),
     ],
@@ -318,3 +356,16 @@ def test_a_request_that_goes_away_is_cancelled(server: Server) -> None:
     start = time.monotonic()
     server.client().chat.completions.create(model="tiny", messages=ASKED, max_tokens=5)
     assert time.monotonic() - start < 10
+
+
+def test_a_call_under_way_is_cancelled(server: Server) -> None:
+    """No event comes while a call is written, and still its client's leaving ends it."""
+    shape = {"type": "object", "properties": {"s": {"type": "string", "minLength": 5000}}, "required": ["s"]}
+    tool: Any = {"type": "function", "function": {"name": "long", "parameters": shape}}
+    with pytest.raises(openai.APITimeoutError):
+        server.client().with_options(timeout=0.5).chat.completions.create(
+            model="caller", messages=ASKED, tools=[tool], tool_choice="required", n=50
+        )
+    start = time.monotonic()
+    server.client().chat.completions.create(model="caller", messages=ASKED, max_tokens=3)
+    assert time.monotonic() - start < 5

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from twofile.engine.scheduler import Scheduler
 from twofile.engine.template import ChatTemplate
 from twofile.errors import ContextError, TwofileError
 from twofile.serve.api import chat, completions
+from twofile.serve.api.answering import Answering
 from twofile.serve.api.asked import ChatAsked, CompletionAsked, RequestError
 from twofile.serve.guard import Guard
 
@@ -85,80 +86,73 @@ class _Api:
         asked = await _read(request, ChatAsked)
         served = self.model(asked.model)
         return await self._answer(
-            request, asked.stream, lambda: chat.answer(served, asked), lambda: chat.stream(served, asked)
+            request, asked.stream, lambda: (chat.stream if asked.stream else chat.answer)(served, asked)
         )
 
     async def complete(self, request: Request) -> Response:
         asked = await _read(request, CompletionAsked)
         served = self.model(asked.model)
-        whole, parts = (lambda: completions.answer(served, asked)), (lambda: completions.stream(served, asked))
-        return await self._answer(request, asked.stream, whole, parts)
+        begin = completions.stream if asked.stream else completions.answer
+        return await self._answer(request, asked.stream, lambda: begin(served, asked))
 
-    async def _answer(
-        self,
-        request: Request,
-        streamed: bool,
-        whole: Callable[[], Iterator[dict[str, Any] | None]],
-        parts: Callable[[], Iterator[dict[str, Any]]],
-    ) -> Response:
-        """Run one of the two in threads. `whole` gives None as it goes on, in the end the answer; `parts`, chunks."""
-        if not streamed:
-            found = await self._thread(whole)
-            answer, failed = None, None
+    async def _answer(self, request: Request, streamed: bool, begin: Callable[[], Answering]) -> Response:
+        """Begin, which raises what is wrong with a request, and send what comes of it, or until the client is gone."""
+        answering = await to_thread.run_sync(begin, limiter=self.limiter)
+        if streamed:
+            return StreamingResponse(self._lines(answering), media_type="text/event-stream")
+        answer: dict[str, Any] | None = {}
+        failed = None
+        async with anyio.create_task_group() as group:
+
+            async def watch() -> None:
+                while (await request.receive())["type"] != "http.disconnect":
+                    pass
+                answering.cancel()
+
+            group.start_soon(watch)
             try:
-                async with anyio.create_task_group() as group:
-                    gone = anyio.Event()
+                while answer == {}:
+                    answer = await to_thread.run_sync(next, answering, None, limiter=self.limiter)
+            except Exception as error:  # of the request, not of the group
+                failed = error
+            group.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
+        return JSONResponse(answer) if answer is not None else Response(status_code=499)
 
-                    async def watch() -> None:
-                        while not gone.is_set():
-                            if (await request.receive())["type"] == "http.disconnect":
-                                gone.set()
-
-                    group.start_soon(watch)
-                    try:
-                        while answer is None and not gone.is_set():
-                            answer = await self._thread(next, found)
-                    except Exception as error:  # of the request, not of the group
-                        failed = error
-                    group.cancel_scope.cancel()
-            finally:
-                found.close()
-            if failed is not None:
-                raise failed
-            return JSONResponse(answer) if answer is not None else Response(status_code=499)
-        chunks = await self._thread(parts)
-        first = await self._thread(next, chunks, None)  # what is wrong with a request is said before the stream begins
-
-        async def lines() -> AsyncIterator[str]:
-            chunk = first
-            try:
-                while chunk is not None:
+    async def _lines(self, answering: Answering) -> AsyncIterator[str]:
+        try:
+            while (
+                chunk := await to_thread.run_sync(_chunk, answering, abandon_on_cancel=True, limiter=self.limiter)
+            ) is not None:
+                if chunk:
                     yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
-                    chunk = await self._thread(_next_chunk, chunks)
-                yield "data: [DONE]\n\n"
-            finally:
-                chunks.close()
-
-        return StreamingResponse(lines(), media_type="text/event-stream")
-
-    async def _thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await to_thread.run_sync(function, *arguments, limiter=self.limiter)
+            yield "data: [DONE]\n\n"
+        finally:
+            answering.cancel()  # the thread that waits for it, too, where the client has gone
 
 
-def _next_chunk(chunks: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
+def _chunk(answering: Answering) -> dict[str, Any] | None:
     """The next one, or what went wrong as one, for the head of the answer is sent by then; None at the end."""
     try:
-        return next(chunks, None)
-    except (TwofileError, RequestError, ValueError) as error:
+        return next(answering, None)
+    except Exception as error:
         return _error(error)[1]
 
 
 async def _read(request: Request, kind: type[Asked]) -> Asked:
     """The body of a request, checked. RequestError, with the field, where it is something else."""
-    if int(request.headers.get("content-length") or 0) > _LARGEST:
-        raise RequestError(f"a request has at most {_LARGEST >> 20} MB", status=413)
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > _LARGEST:
+            raise RequestError(f"a request has at most {_LARGEST >> 20} MB", status=413)
+    return await to_thread.run_sync(_checked, bytes(body), kind)
+
+
+def _checked(body: bytes, kind: type[Asked]) -> Asked:
     try:
-        return kind.model_validate(json.loads(await request.body()))
+        return kind.model_validate(json.loads(body))
     except ValidationError as error:
         first = error.errors()[0]
         param = ".".join(str(place) for place in first["loc"]) or None
@@ -186,8 +180,11 @@ def _shown(served: Served) -> dict[str, Any]:
     return {"id": served.name, "object": "model", "created": served.since, "owned_by": "twofile", **size}
 
 
-def make_app(models: Mapping[str, Served], port: int, *, token: str = "", anywhere: bool = False) -> Starlette:
-    """The application. `token`: what clients must send, "" for nothing; `anywhere`: it listens to other machines."""
+def make_app(
+    models: Mapping[str, Served], port: int, *, token: str = "", anywhere: bool = False, host: str = ""
+) -> Starlette:
+    """The application. `token`: what clients must send, "" for nothing; `anywhere`: it listens to other machines;
+    `host`: the address that it listens to."""
     api = _Api(models)
 
     def said(request: Request, error: Exception) -> Response:
@@ -207,7 +204,7 @@ def make_app(models: Mapping[str, Served], port: int, *, token: str = "", anywhe
             Route("/v1/completions", api.complete, methods=["POST"]),
             Route("/health", api.health),
         ],
-        middleware=[Middleware(Guard, port=port, token=token, anywhere=anywhere)],
+        middleware=[Middleware(Guard, port=port, token=token, anywhere=anywhere, host=host)],
         exception_handlers=dict.fromkeys((RequestError, TwofileError, ValueError, Exception), said)
         | {HTTPException: not_there},
     )

@@ -1,11 +1,12 @@
 """What may be asked, and how the answer to it is checked before anything runs: the requests of OpenAI's API.
 
 What is not understood is refused by name rather than passed over, but for what cannot change the answer (`user`,
-`store`, `metadata`). Source: OpenAI's API reference, chat completions and completions.
+`store`, `metadata` and the like). Source: OpenAI's API reference, chat completions and completions.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -41,8 +42,18 @@ class Message(BaseModel):
     tool_calls: list[dict[str, Any]] | None = None
 
     def plain(self) -> dict[str, Any]:
-        """As chat templates take it. RequestError for parts that are no text."""
+        """As chat templates take it: arguments of calls as what they are, not as JSON. RequestError for parts that are
+        no text."""
         given = self.model_dump(exclude_none=True, exclude={"content"})
+        for call in given.get("tool_calls", ()):
+            function = call.get("function")
+            if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+                try:
+                    arguments = json.loads(function["arguments"] or "{}")
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(arguments, dict):
+                    function["arguments"] = arguments
         if isinstance(self.content, list):
             if bad := [part.type for part in self.content if part.type not in ("text", "refusal") or part.text is None]:
                 raise RequestError(f"this model reads text, and no {bad[0]}", param="messages")
@@ -71,6 +82,16 @@ class _Asked(BaseModel):
     user: str | None = None
     store: bool | None = None
     metadata: dict[str, Any] | None = None
+
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, asked: Any) -> Any:
+        """What is null was not asked."""
+        return {key: value for key, value in asked.items() if value is not None} if isinstance(asked, dict) else asked
 
     @model_validator(mode="after")
     def _known(self) -> _Asked:
@@ -119,19 +140,29 @@ class ChatAsked(_Asked):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     chat_template_kwargs: dict[str, Any] | None = None
 
+    @model_validator(mode="after")
+    def _possible(self) -> ChatAsked:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs wants logprobs")
+        return self
+
     @property
     def longest(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
 
     @property
-    def choice(self) -> str:
-        """ "auto", "none", "required", or the name of a tool."""
-        if isinstance(self.tool_choice, str):
-            return self.tool_choice
-        name = (self.tool_choice.get("function") or {}).get("name")
-        if not isinstance(name, str):
-            raise RequestError("tool_choice names no function", param="tool_choice")
-        return name
+    def choice(self) -> tuple[Literal["auto", "none", "required"], str | None]:
+        """How tools are to be called, and the only one that is."""
+        given = self.tool_choice
+        if isinstance(given, str):
+            if given == "required" and not self.tools:
+                raise RequestError("a call is required, and there are no tools", param="tool_choice")
+            return given, None
+        function = given.get("function")
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(name, str) or not self.tools:
+            raise RequestError("tool_choice names no function that is there", param="tool_choice")
+        return "auto", name
 
     @property
     def shape(self) -> dict[str, Any] | None:

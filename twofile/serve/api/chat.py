@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from twofile.engine.calls import Called, Finished, turn
+from twofile.engine.calls import Called, Finished, Turn, turn
 from twofile.engine.constraint import Constraint
 from twofile.engine.generate import Piece
+from twofile.serve.api.answering import Answering
 from twofile.serve.api.asked import ChatAsked, RequestError
 
 if TYPE_CHECKING:
@@ -21,20 +22,21 @@ __all__ = ["answer", "stream"]
 
 _REASONS = {"end": "stop", "stop": "stop", "length": "length", "calls": "tool_calls"}
 
-Events = Iterator[Piece | Called | Finished]
 
-
-def _begin(served: Served, asked: ChatAsked) -> list[Events]:
+def _begin(served: Served, asked: ChatAsked) -> list[Turn]:
     """The turns of all answers, under way. Raises for what cannot be answered."""
     messages = [message.plain() for message in asked.messages]
     tools = asked.tools or []
-    offered = tools if asked.choice != "none" else []
-    if offered and asked.shape is not None:
+    choice, only = asked.choice
+    if tools and choice != "none" and asked.shape is not None:
         hint = "with tools, tool_choice is none, or there is no response_format"
         raise RequestError(f"a reply cannot be JSON and call tools: {hint}", param="response_format")
-    prompt = served.template.render(messages, tools=tools or None, **(asked.chat_template_kwargs or {}))
+    more = asked.chat_template_kwargs or {}
+    if taken := more.keys() & {"messages", "tools", "add_generation_prompt"}:
+        raise RequestError(f"{min(taken)} is no setting of a template", param="chat_template_kwargs")
+    prompt = served.template.render(messages, tools=tools or None, **more)
     constraint = None if asked.shape is None else Constraint.json_schema(served.engine, asked.shape)
-    found: list[Events] = []
+    found: list[Turn] = []
     try:
         for number in range(asked.n):
             found.append(
@@ -42,8 +44,9 @@ def _begin(served: Served, asked: ChatAsked) -> list[Events]:
                     served.scheduler,
                     served.engine,
                     prompt,
-                    tools=offered,
-                    choice=asked.choice,
+                    tools=tools,
+                    choice=choice,
+                    only=only,
                     parallel=asked.parallel_tool_calls,
                     sampling=asked.sampling(number),
                     max_tokens=asked.longest,
@@ -53,14 +56,14 @@ def _begin(served: Served, asked: ChatAsked) -> list[Events]:
                 )
             )
     except BaseException:
-        _close(found)
+        _cancel(found)
         raise
     return found
 
 
-def _close(turns: list[Events]) -> None:
+def _cancel(turns: list[Turn]) -> None:
     for one in turns:
-        one.close()  # type: ignore[attr-defined]
+        one.cancel()
 
 
 def _usage(ends: list[Finished]) -> dict[str, Any]:
@@ -102,13 +105,13 @@ class _Choice:
     end: Finished | None = None
 
 
-def answer(served: Served, asked: ChatAsked) -> Iterator[dict[str, Any] | None]:
-    """None for each event, and at last the whole answer."""
+def answer(served: Served, asked: ChatAsked) -> Answering:
+    """The whole answer, as the last part."""
     turns = _begin(served, asked)
-    return _answer(served, asked, turns)
+    return Answering(_answer(served, asked, turns), turns)
 
 
-def _answer(served: Served, asked: ChatAsked, turns: list[Events]) -> Iterator[dict[str, Any] | None]:
+def _answer(served: Served, asked: ChatAsked, turns: list[Turn]) -> Iterator[dict[str, Any]]:
     choices = [_Choice() for _ in turns]
     try:
         for choice, events in zip(choices, turns, strict=True):
@@ -119,11 +122,13 @@ def _answer(served: Served, asked: ChatAsked, turns: list[Events]) -> Iterator[d
                         choice.logprobs.append(_logprob(event, served.engine))
                 elif isinstance(event, Called):
                     choice.calls.append(_call(event))
-                else:
+                elif isinstance(event, Finished):
                     choice.end = event
-                yield None
+                yield {}
+            if choice.end is None:  # it was cancelled
+                return
     finally:
-        _close(turns)
+        _cancel(turns)
     ends = [choice.end for choice in choices if choice.end is not None]
     yield {
         **_head(served, "chat.completion"),
@@ -153,13 +158,13 @@ def _head(served: Served, kind: str) -> dict[str, Any]:
     }
 
 
-def stream(served: Served, asked: ChatAsked) -> Iterator[dict[str, Any]]:
+def stream(served: Served, asked: ChatAsked) -> Answering:
     """The answer in chunks; that something is wrong is raised before the first."""
     turns = _begin(served, asked)
-    return _stream(served, asked, turns)
+    return Answering(_stream(served, asked, turns), turns)
 
 
-def _stream(served: Served, asked: ChatAsked, turns: list[Events]) -> Iterator[dict[str, Any]]:
+def _stream(served: Served, asked: ChatAsked, turns: list[Turn]) -> Iterator[dict[str, Any]]:
     head = _head(served, "chat.completion.chunk")
 
     def chunk(number: int, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None) -> dict[str, Any]:
@@ -172,23 +177,24 @@ def _stream(served: Served, asked: ChatAsked, turns: list[Events]) -> Iterator[d
     try:
         for number in open_:
             yield chunk(number, {"role": "assistant", "content": ""})
-        while open_:  # a piece of each by turns
+        while open_:  # an event of each by turns
             for number, events in list(open_.items()):
-                event = next(events)
+                event = next(events, None)
+                if event is None:  # it was cancelled
+                    return
                 if isinstance(event, Piece):
-                    logprobs = (
-                        {"content": [_logprob(event, served.engine)], "refusal": None} if asked.logprobs else None
-                    )
-                    if event.text or logprobs:
-                        yield chunk(number, {"content": event.text}, logprobs)
+                    told = {"content": [_logprob(event, served.engine)], "refusal": None} if asked.logprobs else None
+                    yield chunk(number, {"content": event.text}, told) if event.text or told else {}
                 elif isinstance(event, Called):
                     yield chunk(number, {"tool_calls": [_call(event, calls[number])]})
                     calls[number] += 1
-                else:
+                elif isinstance(event, Finished):
                     ends.append(event)
                     del open_[number]
                     yield chunk(number, {}, None, _REASONS[event.reason])
+                else:
+                    yield {}
         if asked.counts_usage:
             yield {**head, "choices": [], "usage": _usage(ends)}
     finally:
-        _close(turns)
+        _cancel(turns)

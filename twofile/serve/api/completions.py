@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofile.engine.generate import Alternative, Piece
+from twofile.engine.generate import Alternative
 from twofile.errors import ContextError
+from twofile.serve.api.answering import Answering
 from twofile.serve.api.asked import CompletionAsked, RequestError
 
 if TYPE_CHECKING:
@@ -62,34 +64,37 @@ def _streams(served: Served, asked: CompletionAsked, prompts: list[list[int]]) -
     return found
 
 
-def answer(served: Served, asked: CompletionAsked) -> Iterator[dict[str, Any] | None]:
-    """None for each token, and at last the whole answer."""
+def answer(served: Served, asked: CompletionAsked) -> Answering:
+    """The whole answer, as the last part."""
     prompts = _prompts(served, asked)
     streams = _streams(served, asked, prompts) if asked.max_tokens != 0 else []
-    return _answer(served, asked, prompts, streams)
+    return Answering(_answer(served, asked, prompts, streams), streams)
 
 
 def _answer(
     served: Served, asked: CompletionAsked, prompts: list[list[int]], streams: list[Stream]
-) -> Iterator[dict[str, Any] | None]:
+) -> Iterator[dict[str, Any]]:
     choices, written = [], 0
     try:
         for number, ids in enumerate(ids for ids in prompts for _ in range(asked.n)):
             told: list[Told] = []
-            text, reason = "", "length"
+            text, reason, finished = "", "length", False
             if asked.echo:
                 text = served.engine.detokenize(ids)
                 if asked.logprobs is not None:
                     for part in _of_prompt(served.engine, ids, asked.logprobs):
                         told += part
-                        yield None
+                        yield {}
             for piece in streams[number] if streams else ():
                 text += piece.text
                 told.append((piece.token, piece.logprob, piece.alternatives))
                 reason = _REASONS[piece.finish] if piece.finish else reason
                 written += 1
-                yield None
-            logprobs = _logprobs(served.engine, told) if asked.logprobs is not None else None
+                finished = piece.finish is not None
+                yield {}
+            if streams and not finished:  # it was cancelled
+                return
+            logprobs = _logprobs(served.engine, told, text) if asked.logprobs is not None else None
             choices.append({"index": number, "text": text, "logprobs": logprobs, "finish_reason": reason})
     finally:
         for stream in streams:
@@ -118,15 +123,24 @@ def _best(logp_V: NDArray[np.float64], n: int) -> list[Alternative]:
     return [Alternative(int(token), float(logp_V[token])) for token in found[np.argsort(-logp_V[found], kind="stable")]]
 
 
-def _logprobs(engine: Engine, told: Sequence[Told], offset: int = 0) -> dict[str, Any]:
-    """In the form of the API: texts of tokens, ln p, alternatives by their texts, and where each text begins."""
-    tokens, offsets, tops = [], [], []
+def _logprobs(engine: Engine, told: Sequence[Told], shown: str = "", offset: int = 0) -> dict[str, Any]:
+    """In the form of the API: texts of tokens, ln p, alternatives by their texts, and where each token begins in the
+    text that is shown, which has no control tokens and may lack the space before its first word."""
+    tokens: list[str] = []
+    offsets: list[int] = []
+    tops: list[dict[str, float] | None] = []
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token, _, others in told:
-        text = engine.detokenize_bytes([token], special=True).decode("utf-8", "replace")
-        tokens.append(text)
+        raw = engine.detokenize_bytes([token])
+        if not offset and not tokens[:1] and raw.startswith(b" ") and shown and not shown.startswith(" "):
+            raw = raw[1:]
+        tokens.append(_text(engine, token))
         offsets.append(offset)
-        offset += len(text)
-        tops.append({_text(engine, other.token): other.logprob for other in others} if others else None)
+        offset += len(decoder.decode(raw))
+        top: dict[str, float] = {}
+        for other in others:
+            top.setdefault(_text(engine, other.token), other.logprob)  # several may look alike: the likeliest
+        tops.append(top or None)
     values = [value for _, value, _ in told]
     return {"tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets}
 
@@ -145,12 +159,13 @@ def _usage(prompts: list[list[int]], written: int) -> dict[str, int]:
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
-def stream(served: Served, asked: CompletionAsked) -> Iterator[dict[str, Any]]:
+def stream(served: Served, asked: CompletionAsked) -> Answering:
     """The answers in chunks; that something is wrong is raised before the first."""
     prompts = _prompts(served, asked)
     if asked.max_tokens == 0:
         raise RequestError("a stream of no tokens says nothing", param="max_tokens")
-    return _stream(served, asked, prompts, _streams(served, asked, prompts))
+    streams = _streams(served, asked, prompts)
+    return Answering(_stream(served, asked, prompts, streams), streams)
 
 
 def _stream(
@@ -162,19 +177,21 @@ def _stream(
     try:
         while open_:
             for number, one in list(open_.items()):
-                piece: Piece = next(one)
+                piece = next(one, None)
+                if piece is None:  # it was cancelled
+                    return
                 written += 1
                 logprobs = None
                 if asked.logprobs is not None:
                     told = (piece.token, piece.logprob, piece.alternatives)
-                    logprobs = _logprobs(served.engine, [told], offsets[number])
-                    offsets[number] += len(logprobs["tokens"][0])
+                    logprobs = _logprobs(served.engine, [told], offset=offsets[number])
+                    offsets[number] += len(piece.text)
                 reason = _REASONS[piece.finish] if piece.finish else None
                 if reason:
                     del open_[number]
-                if piece.text or reason or logprobs:
-                    choice = {"index": number, "text": piece.text, "logprobs": logprobs, "finish_reason": reason}
-                    yield {**head, "choices": [choice], **({"usage": None} if asked.counts_usage else {})}
+                choice = {"index": number, "text": piece.text, "logprobs": logprobs, "finish_reason": reason}
+                chunk = {**head, "choices": [choice], **({"usage": None} if asked.counts_usage else {})}
+                yield chunk if piece.text or reason or logprobs else {}
         if asked.counts_usage:
             yield {**head, "choices": [], "usage": _usage(prompts, written)}
     finally:

@@ -5,6 +5,7 @@
 const $ = (id) => document.getElementById(id);
 const waiting = () => JSON.parse(localStorage.getItem("twofile.labels") || "[]");
 const keep = (labels) => localStorage.setItem("twofile.labels", JSON.stringify(labels));
+let undoing = null; // an undo whose answer did not come: asked again, it takes back nothing more
 let item = null;
 let sending = false;
 let turn = 0; // what the page asked for last: answers to earlier questions are let go
@@ -157,18 +158,17 @@ async function submit(verdict) {
   const written = item.replies.length === 1 && verdict !== "text" ? "" : text;
   const label = { id: crypto.randomUUID(), item: item.id, key: item.key, labeller: item.labeller, verdict, text: written, reason: $("reason").value };
   keep([...waiting(), label]);
-  item = null;
+  item = undoing = null; // whatever an undo without an answer took back, this is another label
   say("");
   if (await send()) next();
 }
 
-let undoing = null; // the id of an undo whose answer did not come: asked again, it takes back nothing more
-
 async function undo() {
   if (!(await send())) return;
   turn++;
-  undoing ??= crypto.randomUUID();
-  const found = await call("/api/undo", { labeller: $("labeller").value.trim(), id: undoing }).catch(() => null);
+  const labeller = $("labeller").value.trim();
+  if (undoing?.labeller !== labeller) undoing = { labeller, id: crypto.randomUUID() };
+  const found = await call("/api/undo", undoing).catch(() => null);
   if (!found) return say("The server is away; undo again when it is back.");
   undoing = null;
   if (!found.item) return say("There is nothing to undo.");

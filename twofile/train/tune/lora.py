@@ -22,7 +22,7 @@ from twofile.params.adapter import MATRICES, Adapter
 from twofile.params.provenance import Provenance
 from twofile.train.model import Transformer
 
-__all__ = ["LowRank", "adapt", "adapter_of", "weights"]
+__all__ = ["LowRank", "adapt", "adapter_of", "is_adapted", "weights"]
 
 
 class LowRank(nn.Module):
@@ -55,6 +55,11 @@ def adapt(model: Transformer, rank: int, alpha: float) -> None:
     for block in model.blk:
         for name in MATRICES:
             setattr(block, name, LowRank(getattr(block, name), rank, alpha))
+
+
+def is_adapted(model: nn.Module) -> bool:
+    """Whether low-rank changes are in a model."""
+    return any(isinstance(part, LowRank) for part in model.modules())
 
 
 def weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

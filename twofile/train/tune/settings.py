@@ -78,7 +78,7 @@ def begin(settings: Settings, run: Path, say: Callable[[str], object]) -> Settin
         names = {entry.name for entry in dataclasses.fields(Plan)} - set(_LENGTH)
         plan = dataclasses.replace(plan, **{name: was[name] for name in names if name in was})
         own = {name: was[name] for name in ("context", "batch", "micro", "seed", "held_out")}
-        options = {**settings.options, **before["options"]}
+        options = dict(before["options"])
         settings = dataclasses.replace(settings, plan=plan, options=options, **own)
     run.mkdir(parents=True, exist_ok=True)
     named = {name: str(path) for name, path in files.items()}
