@@ -176,7 +176,7 @@ def run_driver(
             context.cancelled.set()
             took = time.monotonic() - start
             return Outcome((text(f"error: {driver.name} took longer than {took:.0f} s"),), label, True, False, took)
-        if poll is not None and poll():
+        if context.cancelled.is_set() or (poll is not None and poll()):
             context.cancelled.set()
             took = time.monotonic() - start
             return Outcome((text(f"error: {driver.name} was cancelled"),), label, True, False, took)

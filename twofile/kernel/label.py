@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["EVERYBODY", "Label", "join"]
+__all__ = ["EVERYBODY", "NOBODY", "Label", "join"]
 
 _TRUSTED = ("system", "user")
 
@@ -71,9 +71,13 @@ class Label:
         return cls(frozenset(table.get("sources", ())), None if readers is None else frozenset(readers))
 
 
+NOBODY = Label()
+"""Of what comes from nowhere: the least of all labels."""
+
+
 def join(labels: Iterable[Label]) -> Label:
     """The label of what is made of all of them."""
-    found = Label()
+    found = NOBODY
     for label in labels:
         found = found | label
     return found

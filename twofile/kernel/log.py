@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS event (
     body TEXT NOT NULL, at REAL NOT NULL
 );
 CREATE INDEX IF NOT EXISTS of_process ON event (pid, seq);
+INSERT OR IGNORE INTO process VALUES (0, NULL, NULL, 0);
 """
 _EVENT = "seq, pid, kind, body, at"
 
@@ -123,6 +124,11 @@ class Log:
         since, or the log cannot be written."""
         return self.append_all(pid, [(kind, body)], after)[-1]
 
+    def note(self, kind: str, body: Mapping[str, Any]) -> Event:
+        """An event of no process, such as a rule that holds for all: those of process 0."""
+        with self._writing():
+            return self._insert(0, kind, body)
+
     def append_all(self, pid: int, events: Sequence[tuple[str, Mapping[str, Any]]], after: int) -> list[Event]:
         """Several, all or none."""
         with self._writing():
@@ -170,7 +176,7 @@ class Log:
 
     def processes(self) -> list[tuple[int, int | None, float]]:
         """Number, parent and beginning of each process."""
-        return self._rows("SELECT pid, parent, at FROM process ORDER BY pid")
+        return self._rows("SELECT pid, parent, at FROM process WHERE pid > 0 ORDER BY pid")
 
     def last(self, pid: int, kind: str) -> Event | None:
         """The newest event of a kind that is a process's own; None where there is none."""

@@ -1,0 +1,328 @@
+"""A process: a conversation that survives. What is said goes into the log first, then it is done.
+
+A user speaks; the frame is made (`memory`), the model says its turn (`engine.calls`), each call of a tool is written
+down, checked against what the process may do, run, and its result written down; so it goes on until the model has
+nothing more to ask for. Guarantees: what was given back is in the log; a call is in the log before it is run, so that
+after a kill one that has effects is never run again: its result then says that nobody knows whether it happened; one
+without effects is run again. A call that is repeated without anything new is stopped, and the model is told why. One
+client speaks at a time: another is refused. Cost: a flush of the disk for each message and call.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from twofile.engine.calls import Called, Finished, Turn, Working, turn
+from twofile.engine.generate import Piece
+from twofile.engine.sampler import Sampling
+from twofile.errors import KernelError
+from twofile.kernel.capability import Decision, Grant, Grants, Lifetime, narrowed
+from twofile.kernel.driver import Context, Drivers, Outcome, run_driver, text
+from twofile.kernel.label import Label
+from twofile.kernel.log import Event, Log
+from twofile.kernel.memory import Frame, Memory
+from twofile.kernel.page import View, view_of
+from twofile.kernel.recall import Index, Recall
+
+__all__ = ["Answer", "Asking", "Budget", "Image", "Process", "Said"]
+
+_UNKNOWN = "it was interrupted, and nobody knows whether it happened: do not do it again without asking"
+_REPEATED = "this very call was made before and gave the same: nothing new will come of it"
+
+
+@dataclass(frozen=True)
+class Image:
+    """What runs a process: how its model renders, counts and speaks."""
+
+    engine: Any  # engine.Engine
+    scheduler: Any  # engine.Scheduler
+    template: Any  # engine.ChatTemplate
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a turn of a process may take."""
+
+    rounds: int = 8  # of calls
+    reserve: int = 256  # tokens of a reply
+    seconds: float = 60.0  # of a call
+    output: int = 1 << 16  # bytes of a result
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A question to the person: may this call be made? `capability`: what it needs; `arguments`: all of them."""
+
+    process: int
+    tool: str
+    arguments: Mapping[str, Any]
+    capability: str
+    before: Label
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the person says to it."""
+
+    decision: Literal["allow", "deny"]
+    lifetime: Lifetime = "once"
+
+
+@dataclass(frozen=True)
+class Said:
+    """Something that happened in a turn: "text" (a piece), "call", "result", "done"; `body` as in the log."""
+
+    kind: Literal["text", "call", "result", "done"]
+    text: str = ""
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+
+Approve = Callable[[Asking], Answer]
+
+
+def nobody(asking: Asking) -> Answer:
+    """The answer where nobody can be asked."""
+    return Answer("deny")
+
+
+class Process:
+    """A process of a log, open. `drivers`: all that there are; the process names those that it has."""
+
+    def __init__(
+        self,
+        pid: int,
+        log: Log,
+        image: Image,
+        drivers: Drivers,
+        grants: Grants,
+        budget: Budget = Budget(),
+        paging: bool = True,
+        window: int | None = None,
+    ) -> None:
+        self.pid, self.log, self.image, self.grants, self.budget = pid, log, image, grants, budget
+        self._lock = threading.Lock()
+        self._now: Turn | None = None
+        self._stopped = threading.Event()
+        self._own, self._out = 0, tuple[str, ...]()
+        self.view = self._look()
+        self.index = Index(self._embed)
+        mine = Drivers(driver for name in self.view.tools if name in drivers and (driver := drivers[name]))
+        if "recall" in self.view.tools and "recall" not in mine:
+            mine.add(Recall(self.index, lambda: self._out))
+        if missing := [name for name in self.view.tools if name not in mine]:
+            raise KernelError(f"process {pid} has the tool {missing[0]}, which is not here", "make its driver known")
+        self.drivers = mine
+        room = image.engine.context_length if window is None else min(window, image.engine.context_length)
+        reserve = min(budget.reserve, room // 4)
+        self.memory = Memory(
+            self._render, self._count, room, reserve, self.index, mine.tools(self.view.tools), paging=paging
+        )
+        self.reserve = reserve
+
+    def _embed(self, words: str) -> Any:
+        engine = self.image.engine
+        ids = engine.tokenize(words)[: min(256, engine.context_length)]
+        return engine.embed(ids or [max(0, engine.info.eos)])
+
+    def _count(self, words: str) -> int:
+        return len(self.image.engine.tokenize(words))
+
+    def _render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> list[int]:
+        found: list[int] = self.image.template.render(messages, tools=tools or None)
+        return found
+
+    def _look(self) -> View:
+        return view_of(self.log.events(self.pid), self._count)
+
+    def _note(self, kind: str, body: Mapping[str, Any]) -> Event:
+        event = self.log.append(self.pid, kind, body, self._own)
+        self._own = event.seq
+        return event
+
+    def frame(self) -> Frame:
+        """What is before the model now; nothing is changed."""
+        return self.memory.frame(self._look())
+
+    def say(
+        self,
+        words: str,
+        approve: Approve = nobody,
+        sampling: Sampling | None = None,
+        label: Label = Label.of("user"),  # noqa: B008 (frozen)
+        poll: Callable[[], bool] | None = None,
+    ) -> Iterator[Said]:
+        """Say something as the user, and hear what comes of it. KernelError where another client speaks with this
+        process, or it has ended. Closing the iterator stops the model; what was said so far is kept."""
+        return self._turn([("user", {"text": words, "label": label.to_json()})], approve, sampling, poll)
+
+    def go_on(self, approve: Approve = nobody, sampling: Sampling | None = None) -> Iterator[Said]:
+        """Finish a turn that was interrupted; nothing where there is none."""
+        return self._turn([], approve, sampling, None)
+
+    def _turn(
+        self,
+        first: list[tuple[str, Mapping[str, Any]]],
+        approve: Approve,
+        sampling: Sampling | None,
+        poll: Callable[[], bool] | None,
+    ) -> Iterator[Said]:
+        if not self._lock.acquire(blocking=False):
+            raise KernelError(f"process {self.pid} is speaking with another client", "wait, or fork it")
+        try:
+            self._stopped.clear()
+            events = self.log.events(self.pid)
+            self._own = max((event.seq for event in events if event.pid == self.pid), default=0)
+            view = view_of(events, self._count)
+            if view.ended:
+                raise KernelError(f"process {self.pid} has {view.ended}", "twofile fork goes on from it")
+            if view.open_calls:
+                yield from self._settle(view, approve, poll)
+            elif not first and (not view.turns or view.turns[-1].messages[-1][0].role == "assistant"):
+                return
+            for kind, body in first:
+                self._note(kind, body)
+            yield from self._speak(approve, sampling or Sampling(), poll)
+        finally:
+            self._now = None
+            self._lock.release()
+
+    def _speak(self, approve: Approve, sampling: Sampling, poll: Callable[[], bool] | None) -> Iterator[Said]:
+        """Rounds of saying and calling, until there are no calls."""
+        for round in range(self.budget.rounds + 1):
+            view = self._look()
+            frame = self.memory.frame(view)
+            for kind, body in frame.changes:
+                self._note(kind, body)
+            self._out = frame.out
+            calls: list[dict[str, Any]] = []
+            words, end = "", None
+            choice: Literal["auto", "none"] = "auto" if round < self.budget.rounds else "none"
+            self._now = turn(
+                self.image.scheduler, self.image.engine, frame.ids, tools=self.memory.tools, choice=choice,
+                sampling=sampling, max_tokens=self.reserve,
+            )  # fmt: skip
+            try:
+                for event in self._now:
+                    if isinstance(event, Piece):
+                        words += event.text
+                        if event.text:
+                            yield Said("text", event.text)
+                    elif isinstance(event, Called):
+                        arguments = json.loads(event.arguments)
+                        calls.append({"id": secrets.token_hex(6), "name": event.name, "arguments": arguments})
+                    elif isinstance(event, Finished):
+                        end = event
+                    elif isinstance(event, Working):
+                        pass
+                    if self._stopped.is_set() or (poll is not None and poll()):
+                        break
+            finally:
+                self._now.cancel()
+                usage = {} if end is None else {"read": end.read, "reused": end.reused, "written": end.written}
+                reason = "stopped" if end is None else end.reason
+                body = {"text": words, "calls": calls, "reason": reason, "usage": usage, "label": frame.label.to_json()}
+                self._note("assistant", body)
+            if end is None or not calls:
+                yield Said("done", words, body)
+                return
+            for call in calls:
+                yield Said("call", body=call)
+                yield self._answer(call, view, frame.label, approve, poll)
+
+    def _answer(
+        self, call: Mapping[str, Any], view: View, before: Label, approve: Approve, poll: Callable[[], bool] | None
+    ) -> Said:
+        """Run a call that is in the log, and write down what it gave."""
+        name, arguments = str(call["name"]), call["arguments"]
+        again = self._same(view, call)
+        outcome = _told(_REPEATED, name) if again else self._run(name, arguments, before, approve, poll)
+        return self._result(call, outcome, before)
+
+    def _result(self, call: Mapping[str, Any], outcome: Outcome, before: Label) -> Said:
+        label = outcome.label | before  # the arguments were made of all that was before the model
+        body = {
+            "call": call["id"], "name": call["name"], "text": outcome.text, "error": outcome.error, "cut": outcome.cut,
+            "seconds": round(outcome.seconds, 3), "label": label.to_json(),
+        }  # fmt: skip
+        self._note("result", body)
+        return Said("result", outcome.text, body)
+
+    def _same(self, view: View, call: Mapping[str, Any]) -> bool:
+        """Whether this very call was made in this turn before."""
+        made = [
+            (one["name"], one["arguments"])
+            for message in view.turns[-1].messages
+            for one in message[0].calls
+            if one["id"] != call["id"]
+        ]
+        return (call["name"], call["arguments"]) in made
+
+    def _run(
+        self, name: str, arguments: Mapping[str, Any], before: Label, approve: Approve, poll: Callable[[], bool] | None
+    ) -> Outcome:
+        try:
+            driver = self.drivers[name]
+            needs = driver.needs(arguments)
+        except (KernelError, ValueError) as error:
+            return _told(str(error), name)
+        for capability in needs:
+            decision: Decision = self.grants.decide(self.pid, self.view.limit, capability, before)
+            if decision == "ask":
+                decision = self._ask(Asking(self.pid, name, arguments, capability, before), approve)
+            if decision == "deny":
+                return _told(f"{name} may not be used for this: {capability} is not allowed", name)
+        context = Context(self.pid, time.monotonic() + self.budget.seconds)
+        stop = self._stopped.is_set if poll is None else lambda: self._stopped.is_set() or poll()
+        return run_driver(driver, arguments, context, most=self.budget.output, poll=stop)
+
+    def _ask(self, asking: Asking, approve: Approve) -> Decision:
+        """Ask the person, and keep what was said."""
+        answer = approve(asking)
+        told = {"tool": asking.tool, "arguments": asking.arguments, "capability": asking.capability}
+        self._note("asked", told | {"decision": answer.decision, "lifetime": answer.lifetime})
+        if answer.lifetime != "once":
+            owner = 0 if answer.lifetime == "always" else self.pid
+            self.grants.add(Grant(asking.capability, answer.decision, answer.lifetime, owner))
+        return answer.decision
+
+    def _settle(self, view: View, approve: Approve, poll: Callable[[], bool] | None) -> Iterator[Said]:
+        """Calls that a kill left without a result."""
+        label = Label.from_json(self.log.events(self.pid)[-1].body.get("label", {}))
+        for call in view.open_calls:
+            name = str(call["name"])
+            if name in self.drivers and self.drivers[name].pure:
+                yield self._answer(call, view, label, approve, poll)
+            else:
+                yield self._result(call, _told(_UNKNOWN, name), label)
+
+    def view_last(self) -> int:
+        """The last event that it has."""
+        return self.log.events(self.pid)[-1].seq
+
+    def stop(self) -> None:
+        """Stop what is being said or done, from any thread."""
+        self._stopped.set()
+        if (now := self._now) is not None:
+            now.cancel()
+
+    def end(self, how: Literal["ended", "killed"] = "ended") -> None:
+        """No more is said; what was granted to it alone is gone."""
+        self.stop()
+        events = self.log.events(self.pid)
+        self._own = max(event.seq for event in events if event.pid == self.pid)
+        self._note("state", {"state": how})
+        self.grants.end(self.pid)
+
+    def child_limit(self, asked: Sequence[str]) -> tuple[str, ...]:
+        """The capabilities of a child that asks for some. KernelError for more than this process has."""
+        return narrowed(self.view.limit, asked)
+
+
+def _told(words: str, tool: str) -> Outcome:
+    return Outcome((text(f"error: {words}"),), Label.of(f"tool:{tool}"), True)

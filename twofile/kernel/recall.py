@@ -1,0 +1,136 @@
+"""Finding what left the window: by words and by meaning, both rankings fused; and the tool by which a model asks.
+
+Words: SQLite's FTS5 with stems (BM25). Meaning: the mean of the model's own states over a page (`Engine.embed`), as far
+as the model has any; pages are embedded when they are first looked for, once. Fusion is by reciprocal rank. Cost: a
+pass over each page once; a product with all vectors for each question.
+
+Sources: BM25, Robertson and Zaragoza 2009; reciprocal rank fusion, Cormack and others 2009.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofile.kernel.driver import Context, Part
+from twofile.kernel.label import Label, join
+from twofile.kernel.page import Page
+
+__all__ = ["Index", "Recall"]
+
+_WORD = re.compile(r"\w+")
+_RANK = 60.0  # as fusion has it: how little the first few places differ
+_COMMON = frozenset((
+    "a", "about", "an", "and", "are", "as", "at", "be", "been", "but", "by", "can", "could", "did", "do", "does", "for",
+    "from", "had", "has", "have", "he", "her", "him", "his", "how", "i", "if", "in", "is", "it", "its", "me", "my",
+    "no", "not", "of", "on", "or", "our", "she", "so", "tell", "that", "the", "their", "them", "there", "they",
+    "this", "to", "was", "we", "were", "what", "when", "where", "which", "who", "whom", "why", "will", "with", "would",
+    "you", "your",
+))  # fmt: skip
+
+Embed = Callable[[str], NDArray[np.float32]]
+
+
+class Index:
+    """The pages of a process, to be found. `embed`: the vector of a text, or None to look for words alone."""
+
+    def __init__(self, embed: Embed | None = None) -> None:
+        self._embed = embed
+        self._lock = threading.Lock()
+        self._base = sqlite3.connect(":memory:", check_same_thread=False)
+        self._base.execute("CREATE VIRTUAL TABLE page USING fts5 (text, tokenize = 'porter unicode61')")
+        self._pages: dict[int, Page] = {}
+        self._rows: dict[str, int] = {}
+        self._vectors: dict[int, NDArray[np.float32]] = {}
+
+    def add(self, pages: Iterable[Page]) -> None:
+        """Make pages known; those that are already are passed over."""
+        with self._lock:
+            for page in pages:
+                if page.name not in self._rows:
+                    row = len(self._pages) + 1
+                    self._pages[row], self._rows[page.name] = page, row
+                    self._base.execute("INSERT INTO page (rowid, text) VALUES (?, ?)", (row, page.text))
+
+    def page(self, name: str) -> Page | None:
+        """A page by its name."""
+        row = self._rows.get(name)
+        return None if row is None else self._pages[row]
+
+    def find(self, query: str, among: Iterable[str], most: int = 8) -> list[Page]:
+        """The pages of `among` (names) that fit a query, the best first."""
+        with self._lock:
+            rows = {self._rows[name] for name in among if name in self._rows}
+            if not rows:
+                return []
+            by_words = self._by_words(query, rows)
+            by_meaning = self._by_meaning(query, rows)
+            score: dict[int, float] = {}
+            for ranking, weight in ((by_words, 1.0), (by_meaning, 0.5)):
+                for place, row in enumerate(ranking):
+                    score[row] = score.get(row, 0.0) + weight / (_RANK + place)
+            best = sorted(score, key=lambda row: (-score[row], row))
+            return [self._pages[row] for row in best[:most]]
+
+    def _by_words(self, query: str, rows: set[int]) -> list[int]:
+        words = [word for word in dict.fromkeys(_WORD.findall(query.lower())) if word not in _COMMON]
+        if not words:
+            return []
+        asked = " OR ".join(f'"{word}"' for word in words[:64])
+        found = self._base.execute("SELECT rowid FROM page WHERE page MATCH ? ORDER BY bm25(page)", (asked,)).fetchall()
+        return [row for (row,) in found if row in rows]
+
+    def _by_meaning(self, query: str, rows: set[int]) -> list[int]:
+        if self._embed is None or not query.strip():
+            return []
+        for row in rows:
+            if row not in self._vectors:
+                self._vectors[row] = self._embed(self._pages[row].text)
+        ordered = sorted(rows)
+        matrix_ND = np.stack([self._vectors[row] for row in ordered])
+        mean_D = matrix_ND.mean(axis=0)  # what all texts have in common says nothing
+        centred_ND = matrix_ND - mean_D
+        score_N = centred_ND @ (self._embed(query) - mean_D) / np.maximum(np.linalg.norm(centred_ND, axis=1), 1e-6)
+        return [ordered[i] for i in np.argsort(-score_N, kind="stable")[:32]]
+
+
+class Recall:
+    """The driver by which a model asks for what left its window: by words, or a page by its name."""
+
+    name = "recall"
+    about = "Finds what was said or given earlier in this conversation and is no longer before you."
+    pure = True
+    schema: Mapping[str, Any] = {
+        "type": "object",
+        "properties": {"query": {"type": "string"}},
+        "required": ["query"],
+        "additionalProperties": False,
+    }
+
+    def __init__(self, index: Index, out: Callable[[], Sequence[str]], most: int = 4) -> None:
+        self._index, self._out, self._most = index, out, most
+
+    def needs(self, arguments: Mapping[str, Any]) -> Sequence[str]:
+        return ()
+
+    def _found(self, arguments: Mapping[str, Any]) -> list[Page]:
+        query = str(arguments["query"])
+        page = self._index.page(query.strip().removeprefix("page").strip())
+        return [page] if page is not None else self._index.find(query, self._out(), self._most)
+
+    def run(self, arguments: Mapping[str, Any], context: Context) -> Iterable[Part | str | bytes]:
+        found = self._found(arguments)
+        if not found:
+            yield "nothing was found"
+        for page in found:
+            yield f"[page {page.name}, {page.role}] {page.text.strip()}\n"
+
+    def label(self, arguments: Mapping[str, Any]) -> Label:
+        """What comes back is what it was."""
+        return join(page.label for page in self._found(arguments))
