@@ -104,7 +104,7 @@ def test_a_conversation_that_goes_on_elsewhere(kernel: Kernel, monkeypatch: pyte
     assert texts(branch.say("and now?")) == "More."
     assert len(kernel.log.events(process.pid)) == 5
     process.end()
-    with pytest.raises(KernelError, match="has ended"):
+    with pytest.raises(KernelError, match="is over: ended"):
         list(process.say("more"))
 
 

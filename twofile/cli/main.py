@@ -19,6 +19,7 @@ from twofile.errors import TwofileError
 COMMANDS = {
     "chat": ("twofile.cli.chat", "Talk with a model, or let a base model continue your text."),
     "run": ("twofile.cli.run", "Complete one prompt and print the text."),
+    "talk": ("twofile.cli.processes", "Talk in a process: kept, with tools, goes on where it was."),
     "list": ("twofile.cli.models", "List the models on this machine."),
     "show": ("twofile.cli.show", "Show what a parameters file holds and where it comes from."),
     "corpus": ("twofile.cli.corpus", "Make a corpus of texts: filtered, without doubles, split, with a card."),
@@ -44,6 +45,14 @@ COMMANDS = {
     "recall": ("twofile.cli.recall", "Measure how much of its training text a model repeats verbatim."),
     "compress": ("twofile.cli.compress", "Compress a file with a model."),
     "decompress": ("twofile.cli.compress", "Give back what was compressed."),
+    "ps": ("twofile.cli.processes", "List the processes."),
+    "top": ("twofile.cli.processes", "Watch the processes."),
+    "context": ("twofile.cli.processes", "Show what is before the model of a process."),
+    "maps": ("twofile.cli.processes", "Show the pages of a process, in the window or out of it."),
+    "strace": ("twofile.cli.processes", "Show the calls of a process."),
+    "kill": ("twofile.cli.processes", "End a process."),
+    "fork": ("twofile.cli.processes", "Make a branch of a process."),
+    "replay": ("twofile.cli.processes", "Show a process from its beginning."),
     "bench": ("twofile.cli.bench", "Measure how fast a model runs here."),
     "doctor": ("twofile.cli.doctor", "Check this machine: compiler, processor, memory, folders."),
 }

@@ -1,0 +1,327 @@
+"""Processes of the kernel: `talk`, `ps`, `top`, `context`, `maps`, `strace`, `kill`, `fork`, `replay`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from twofile.cli.console import note, plain, stream, table
+from twofile.cli.options import find, sampling_options
+from twofile.errors import KernelError
+
+if TYPE_CHECKING:
+    from twofile.kernel.kernel import Kernel
+    from twofile.kernel.log import Event, Log
+    from twofile.kernel.process import Answer, Asking, Process, Said
+
+_pid = click.argument("pid", type=click.IntRange(1))
+_where = click.option(
+    "--log", "path", type=click.Path(dir_okay=False, path_type=Path), help="The log of processes. [your own]"
+)
+
+
+def _path(path: Path | None) -> Path:
+    from twofile.params.names import models_folder
+
+    return path or models_folder().parent / "kernel.db"
+
+
+@contextmanager
+def _log(path: Path | None) -> Iterator[Log]:
+    """A log that is there, to look at."""
+    from twofile.kernel.log import Log
+
+    where = _path(path)
+    if not where.exists():
+        raise KernelError("there are no processes yet", "twofile talk MODEL begins one")
+    log = Log(where)
+    if log.only_read:
+        note(f"{where}: {log.only_read}")
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+@contextmanager
+def _kernel(path: Path | None) -> Iterator[Kernel]:
+    from twofile.kernel.kernel import Kernel
+    from twofile.tools.calculator import Calculator
+
+    with Kernel(_path(path), [Calculator()], find) as kernel:
+        yield kernel
+
+
+@click.command("talk")
+@click.argument("name", required=False)
+@click.option("--process", "pid", type=click.IntRange(1), help="Go on with this process.")
+@click.option("--system", default="", help="Instructions for the model.")
+@click.option("--tools", default="", help="Tools that it has, with commas between: calculator, recall.")
+@click.option(
+    "--allow", multiple=True, metavar="CAPABILITY", help="What it may be granted: net:HOST, fs:read:PATH, ..."
+)
+@click.option("--window", type=click.IntRange(64), help="Tokens before the model. [all that it can see]")
+@_where
+@sampling_options
+def talk_command(
+    name: str | None,
+    pid: int | None,
+    system: str,
+    tools: str,
+    allow: tuple[str, ...],
+    window: int | None,
+    path: Path | None,
+    sampling: Any,
+) -> None:
+    """Talk with the model NAME in a process: a conversation that is kept, may have tools, and goes on where it was.
+
+    What it wants to do is asked for. Ctrl-C stops a reply, Ctrl-D leaves; --process goes on.
+    """
+    from twofile.cli.chat import _lines
+
+    if (name is None) == (pid is None):
+        raise click.UsageError("give a model, or --process of a conversation to go on with")
+    with _kernel(path) as kernel:
+        if pid is None:
+            assert name is not None
+            wanted = [tool.strip() for tool in tools.split(",") if tool.strip()]
+            process = kernel.spawn(str(find(name)), system, wanted, allow, window=window)
+            note(f"process {process.pid}; Ctrl-D leaves, twofile talk --process {process.pid} goes on")
+        else:
+            process = kernel.open(pid, window=window)
+            _tell(process.go_on(_approve, sampling))
+        for line in _lines():
+            if line:
+                _say(process, line, sampling)
+
+
+def _say(process: Process, line: str, sampling: Any) -> None:
+    try:
+        _tell(process.say(line, _approve, sampling))
+    except KeyboardInterrupt:
+        process.stop()
+        note("\n(stopped)")
+        return
+    if out := process.frame().out:
+        note(f"({len(out)} earlier pages are out of the window; what fits is brought back)")
+
+
+def _tell(said: Iterator[Said]) -> None:
+    for one in said:
+        if one.kind == "text":
+            stream(one.text)
+        elif one.kind == "call":
+            note(f"[{one.body['name']} {json.dumps(one.body['arguments'], ensure_ascii=False)}]")
+        elif one.kind == "result":
+            note(f"[-> {one.text[:500]}]")
+        else:
+            click.echo()
+
+
+def _approve(asking: Asking) -> Answer:
+    """Ask the person on the terminal."""
+    from twofile.kernel.process import Answer
+
+    note(f"{asking.tool} wants {asking.capability}, with {json.dumps(dict(asking.arguments), ensure_ascii=False)}")
+    if asking.before.private and not asking.before.trusted:
+        note("beware: something private and something from elsewhere are both before the model")
+    try:
+        answer = click.prompt(
+            "allow? yes, no, process (this conversation), always", default="no", show_default=False, err=True
+        )
+    except (click.Abort, EOFError):
+        return Answer("deny")
+    match answer.strip().lower()[:1]:
+        case "y":
+            return Answer("allow", "once")
+        case "p":
+            return Answer("allow", "process")
+        case "a":
+            return Answer("allow", "always")
+    return Answer("deny")
+
+
+@click.command("ps")
+@_where
+def ps_command(path: Path | None) -> None:
+    """List the processes: their models, how far they have come, what they said last."""
+    with _log(path) as log:
+        click.echo(_listing(log))
+
+
+@click.command("top")
+@_where
+@click.option("--seconds", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Between two looks.")
+@click.option("--once", is_flag=True, help="Look once.")
+def top_command(path: Path | None, seconds: float, once: bool) -> None:
+    """Watch the processes, those that did something last first. Ctrl-C leaves."""
+    with _log(path) as log:
+        while True:
+            if not once:
+                click.clear()
+            click.echo(_listing(log, by_time=True))
+            if once:
+                return
+            try:
+                time.sleep(seconds)
+            except KeyboardInterrupt:
+                return
+
+
+def _listing(log: Log, by_time: bool = False) -> str:
+    rows = []
+    for pid, parent, _ in log.processes():
+        events = log.events(pid)
+        begun: dict[str, Any] = next((dict(event.body) for event in events if event.kind == "begin"), {})
+        said = [event for event in events if event.kind in ("user", "assistant") and event.body.get("text")]
+        written = sum(event.body.get("usage", {}).get("written", 0) for event in events if event.kind == "assistant")
+        at = events[-1].at
+        last = " ".join(str(said[-1].body["text"]).split())[:50] if said else ""
+        rows.append((at, (str(pid), str(parent or begun.get("parent") or ""), Path(begun.get("model", "?")).stem,
+                          _state(events), str(len(events)), str(written), _ago(at), plain(last))))  # fmt: skip
+    if by_time:
+        rows.sort(key=lambda row: -row[0])
+    head = ("pid", "parent", "model", "state", "events", "written", "last", "said last")
+    return table([head, *(row for _, row in rows)], indent="")
+
+
+def _state(events: Sequence[Event]) -> str:
+    last = events[-1]
+    if last.kind == "state":
+        return str(last.body["state"])
+    if last.kind == "assistant" and not last.body.get("calls"):
+        return "waiting"
+    return "interrupted" if last.kind in ("user", "assistant", "result", "asked", "paged", "memory") else "new"
+
+
+def _ago(at: float) -> str:
+    from twofile.html.figures import short_span
+
+    return f"{short_span(max(0.0, time.time() - at))} ago"
+
+
+@click.command("context")
+@_pid
+@_where
+@click.option("--window", type=click.IntRange(64), help="Tokens before the model. [all that it can see]")
+def context_command(pid: int, path: Path | None, window: int | None) -> None:
+    """Show what is before the model of process PID: the exact text, and the tokens of each part."""
+    with _kernel(path) as kernel:
+        process = kernel.open(pid, window=window)
+        frame = process.frame()
+        engine = process.image.engine
+        rows = [("part", "name", "tokens"), *((one.kind, one.name, str(one.size)) for one in frame.segments)]
+        click.echo(table(rows, indent=""))
+        room = process.memory.window
+        note(f"{len(frame.ids)} tokens of {room}, {process.reserve} of them kept for the reply")
+        click.echo(plain(engine.detokenize(frame.ids, special=True)))
+
+
+@click.command("maps")
+@_pid
+@_where
+@click.option("--window", type=click.IntRange(64), help="Tokens before the model. [all that it can see]")
+def maps_command(pid: int, path: Path | None, window: int | None) -> None:
+    """Show the pages of process PID: which are before the model, how large they are, where they come from."""
+    with _kernel(path) as kernel:
+        process = kernel.open(pid, window=window)
+        view = process._look()
+        frame = process.memory.frame(view)
+        rows = [("page", "role", "tokens", "state", "from", "begins")]
+        for turn in view.turns:
+            for page in turn.pages:
+                state = "in" if page.name in frame.resident else "stub" if page.seq in view.stubs else "out"
+                state = "summary" if state == "out" and turn.last <= view.gone else state
+                sources = ", ".join(sorted(page.label.sources)) + (", private" if page.label.private else "")
+                begins = plain(" ".join(page.text.split())[:40])
+                rows.append((page.name, page.role, str(page.size), state, sources, begins))
+        click.echo(table(rows, indent=""))
+
+
+@click.command("strace")
+@_pid
+@_where
+@click.option("--follow", "-f", is_flag=True, help="Go on as calls are made. Ctrl-C leaves.")
+def strace_command(pid: int, path: Path | None, follow: bool) -> None:
+    """Show the calls of process PID: arguments, results, seconds, and what was asked and granted."""
+    with _log(path) as log:
+        seen = 0
+        while True:
+            events = log.events(pid, after=seen)
+            for event in events:
+                seen = event.seq
+                for line in _traced(event):
+                    click.echo(plain(line))
+            if not follow:
+                return
+            try:
+                time.sleep(0.5)
+            except KeyboardInterrupt:
+                return
+
+
+def _traced(event: Event) -> Iterator[str]:
+    at = time.strftime("%H:%M:%S", time.localtime(event.at))
+    body = event.body
+    if event.kind == "assistant":
+        for call in body.get("calls", ()):
+            yield f"{at} {call['name']}({json.dumps(call['arguments'], ensure_ascii=False)})"
+    elif event.kind == "result":
+        how = "error" if body.get("error") else "cut" if body.get("cut") else "ok"
+        yield f"{at}   = {how}, {body.get('seconds', 0):.3f} s: {' '.join(str(body['text']).split())[:120]}"
+    elif event.kind == "asked":
+        yield f"{at}   ? {body['capability']}: {body['decision']} ({body['lifetime']})"
+
+
+@click.command("kill")
+@_pid
+@_where
+def kill_command(pid: int, path: Path | None) -> None:
+    """End process PID: nothing more is said in it. What was said stays, and can be forked."""
+    with _log(path) as log:
+        events = log.events(pid)
+        own = [event.seq for event in events if event.pid == pid]
+        log.append(pid, "state", {"state": "killed"}, own[-1])
+        click.echo(f"process {pid} is killed")
+
+
+@click.command("fork")
+@_pid
+@_where
+@click.option("--upto", type=click.IntRange(1), help="The last event that it has; replay shows their numbers.")
+def fork_command(pid: int, path: Path | None, upto: int | None) -> None:
+    """Make a branch of process PID, which goes its own way from here, or from an earlier event."""
+    with _log(path) as log:
+        events = [event for event in log.events(pid) if upto is None or event.seq <= upto]
+        if not events:
+            raise KernelError(f"process {pid} has no event {upto}", f"twofile replay {pid} shows their numbers")
+        last = next((event.seq for event in reversed(events) if event.kind != "state"), events[-1].seq)
+        event = log.begin("fork", {"of": pid}, parent=pid, upto=last)
+        click.echo(event.pid)
+        note(f"twofile talk --process {event.pid}")
+
+
+@click.command("replay")
+@_pid
+@_where
+@click.option("--json", "as_json", is_flag=True, help="Every event as a line of JSON.")
+def replay_command(pid: int, path: Path | None, as_json: bool) -> None:
+    """Show process PID from its beginning, event by event, with their numbers; --json exports it."""
+    with _log(path) as log:
+        for event in log.events(pid):
+            if as_json:
+                click.echo(json.dumps(vars(event), ensure_ascii=False))
+                continue
+            at, body = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at)), event.body
+            if event.kind in ("user", "assistant", "result"):
+                calls = "".join(f" [{call['name']} {call['arguments']}]" for call in body.get("calls", ()))
+                words = f"{body.get('text', '')}{calls}"
+            else:
+                words = json.dumps(body, ensure_ascii=False)[:200]
+            click.echo(plain(f"{event.seq:>6} {at} {event.kind}: {words}"))
