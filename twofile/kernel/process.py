@@ -180,7 +180,8 @@ class Process:
             self._own = max((event.seq for event in events if event.pid == self.pid), default=0)
             view = view_of(events, self._count)
             if view.ended:
-                raise KernelError(f"process {self.pid} is over: {view.ended}", f"twofile fork {self.pid} goes on from it")
+                hint = f"twofile fork {self.pid} goes on from it"
+                raise KernelError(f"process {self.pid} is over: {view.ended}", hint)
             if view.open_calls:
                 yield from self._settle(view, approve, poll)
             elif not first and (not view.turns or view.turns[-1].messages[-1][0].role == "assistant"):
