@@ -21,7 +21,7 @@ from twofile.errors import TwofileError
 @click.option("--token", envvar="TWOFILE_TOKEN", default="", help="What clients must send as their key.")
 @engine_options
 def serve_command(names: tuple[str, ...], host: str, port: int, token: str, how: dict[str, Any]) -> None:
-    """Serve the models NAME under /v1: chat/completions, completions, models. Ctrl-C stops.
+    """Serve the models NAME under /v1: chat/completions, completions, embeddings, models. Ctrl-C stops.
 
     A client needs the address and the model's name: OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="any").
     """

@@ -251,6 +251,26 @@ def test_completions_and_their_probabilities(client: openai.OpenAI, models: tupl
     assert "".join(chunk.choices[0].text for chunk in chunks) == several.choices[0].text
 
 
+def test_embeddings(client: openai.OpenAI, models: tuple[Path, Path]) -> None:
+    with Engine(models[0]) as engine:
+        wanted = [engine.embed(engine.prompt(text)) for text in ("once upon", "the girl")]
+        tokens = engine.prompt("the girl")
+    packed = client.embeddings.create(model="tiny", input=["once upon", "the girl"])  # as base64, which the client asks
+    plain = client.embeddings.create(model="tiny", input=[tokens], encoding_format="float")
+    for one, exact in zip([*packed.data, *plain.data], [*wanted, wanted[1]], strict=True):
+        np.testing.assert_allclose(one.embedding, exact, atol=1e-6)
+    assert packed.usage.prompt_tokens == plain.usage.prompt_tokens + len(engine_prompt_of("once upon", models[0]))
+    with pytest.raises(openai.BadRequestError, match="does not fit"):
+        client.embeddings.create(model="tiny", input="the day " * 2000)
+    with pytest.raises(openai.BadRequestError, match="dimensions is not supported"):
+        client.embeddings.create(model="tiny", input="x", dimensions=3)
+
+
+def engine_prompt_of(text: str, path: Path) -> list[int]:
+    with Engine(path) as engine:
+        return engine.prompt(text)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -1,1 +1,1 @@
-"""The API that OpenAI's clients speak: chat, completions, models; on this machine."""
+"""The API that OpenAI's clients speak: chat, completions, embeddings, models; on this machine."""

@@ -27,9 +27,9 @@ from twofile.engine.engine import Engine
 from twofile.engine.scheduler import Scheduler
 from twofile.engine.template import ChatTemplate
 from twofile.errors import ContextError, TwofileError
-from twofile.serve.api import chat, completions
+from twofile.serve.api import chat, completions, embeddings
 from twofile.serve.api.answering import Answering
-from twofile.serve.api.asked import ChatAsked, CompletionAsked, RequestError
+from twofile.serve.api.asked import ChatAsked, CompletionAsked, EmbeddingAsked, RequestError
 from twofile.serve.guard import Guard
 
 __all__ = ["Served", "make_app"]
@@ -94,6 +94,11 @@ class _Api:
         served = self.model(asked.model)
         begin = completions.stream if asked.stream else completions.answer
         return await self._answer(request, asked.stream, lambda: begin(served, asked))
+
+    async def embed(self, request: Request) -> Response:
+        asked = await _read(request, EmbeddingAsked)
+        served = self.model(asked.model)
+        return await self._answer(request, False, lambda: embeddings.answer(served, asked))
 
     async def _answer(self, request: Request, streamed: bool, begin: Callable[[], Answering]) -> Response:
         """Begin, which raises what is wrong with a request, and send what comes of it, or until the client is gone."""
@@ -202,6 +207,7 @@ def make_app(
             Route("/v1/models/{name:path}", api.one),
             Route("/v1/chat/completions", api.chat, methods=["POST"]),
             Route("/v1/completions", api.complete, methods=["POST"]),
+            Route("/v1/embeddings", api.embed, methods=["POST"]),
             Route("/health", api.health),
         ],
         middleware=[Middleware(Guard, port=port, token=token, anywhere=anywhere, host=host)],

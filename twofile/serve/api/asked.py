@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from twofile.engine.sampler import Sampling
 
-__all__ = ["ChatAsked", "CompletionAsked", "Message", "RequestError"]
+__all__ = ["ChatAsked", "CompletionAsked", "EmbeddingAsked", "Message", "RequestError"]
 
 _LONGEST = 1 << 24  # characters of a text
 _MOST = 128  # answers to one request
@@ -61,11 +61,48 @@ class Message(BaseModel):
         return given | {"content": self.content or ""}
 
 
-class _Asked(BaseModel):
-    """What both kinds of requests have."""
+class _Plain(BaseModel):
+    """What all kinds of requests have."""
 
     model_config = ConfigDict(extra="forbid")
     model: str
+    user: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, asked: Any) -> Any:
+        """What is null was not asked."""
+        return {key: value for key, value in asked.items() if value is not None} if isinstance(asked, dict) else asked
+
+
+class EmbeddingAsked(_Plain):
+    """`POST /v1/embeddings`."""
+
+    input: str | list[str] | list[int] | list[list[int]] = Field(union_mode="left_to_right")
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> EmbeddingAsked:
+        if self.dimensions is not None:
+            raise ValueError("dimensions is not supported: a vector has as many as the model is wide")
+        if not self.input:
+            raise ValueError("there is no input")
+        return self
+
+    @property
+    def inputs(self) -> list[str] | list[list[int]]:
+        """One or several, as texts or as tokens."""
+        return _several(self.input)
+
+
+def _several(given: Any) -> list[Any]:
+    return [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else given
+
+
+class _Asked(_Plain):
+    """What requests for texts have."""
+
     n: int = Field(1, ge=1, le=_MOST)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
@@ -79,19 +116,12 @@ class _Asked(BaseModel):
     stop: str | list[str] | None = None
     stream: bool = False
     stream_options: dict[str, Any] | None = None
-    user: str | None = None
     store: bool | None = None
     metadata: dict[str, Any] | None = None
 
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _given(cls, asked: Any) -> Any:
-        """What is null was not asked."""
-        return {key: value for key, value in asked.items() if value is not None} if isinstance(asked, dict) else asked
 
     @model_validator(mode="after")
     def _known(self) -> _Asked:
@@ -204,6 +234,4 @@ class CompletionAsked(_Asked):
     @property
     def prompts(self) -> list[str] | list[list[int]]:
         """One or several, as texts or as tokens."""
-        given: Any = self.prompt
-        found: list[Any] = [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else given
-        return found
+        return _several(self.prompt)
