@@ -525,3 +525,68 @@ print(next(streams[0]).token)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_who_waits_is_served_before_the_background(engine: Engine, spied: Spy) -> None:
+    """Four long prompts in the background do not hold up one that somebody waits for; and they get on."""
+    with Stepped(engine, chunk=16) as scheduler:
+        behind = [scheduler.submit([i + 1] * 70, GREEDY, max_tokens=3, background=True) for i in range(4)]
+        scheduler.step()
+        asked = scheduler.submit([9] * 33, GREEDY, max_tokens=2)
+        passes = 0
+        while asked.job.pieces.empty():
+            scheduler.step()
+            passes += 1
+        assert passes == 3  # as many as its prompt has chunks: it is read as if it were alone
+        assert all(stream.job.pieces.empty() for stream in behind)
+        scheduler.drain()
+        assert all(len(list(stream)) == 3 for stream in behind)
+        assert len(list(asked)) == 2
+
+
+def test_the_background_is_not_starved(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler_module, "_PATIENCE", 0.0)
+    with Stepped(engine, chunk=16, streams=1) as scheduler:
+        behind = scheduler.submit([1] * 20, GREEDY, max_tokens=1, background=True)
+        others = [scheduler.submit([2 + i] * 20, GREEDY, max_tokens=1) for i in range(3)]
+        while behind.job.pieces.empty():
+            scheduler.step()
+        assert all(stream.job.pieces.empty() for stream in others)  # after its patience it is as any other
+        scheduler.drain()
+
+
+def test_what_left_memory_comes_back(engine: Engine, tmp_path: Path) -> None:
+    """Bit for bit: the text goes on as it would have."""
+    long = [int(token) for token in np.random.default_rng(2).integers(1, 200, 90)]
+
+    def told(scheduler: Stepped, tokens: list[int]) -> tuple[list[tuple[int, float | None]], int]:
+        stream = scheduler.submit(tokens, GREEDY, max_tokens=8, logprobs=1)
+        scheduler.drain()
+        pieces = list(stream)
+        return [(piece.token, piece.logprob) for piece in pieces], stream.reused
+
+    with Stepped(engine) as alone:
+        wanted, _ = told(alone, [*long, 7, 8, 9])
+    with Stepped(engine, memory=6 * BLOCK * engine.info.token_bytes, swap=tmp_path) as scheduler:
+        told(scheduler, long)
+        for i in range(4):
+            told(scheduler, [10 + i] * 80)  # they take its place
+        assert scheduler._known.find([*long, 7], 80) is None
+        found, reused = told(scheduler, [*long, 7, 8, 9])
+        assert found == wanted
+        assert reused >= 88
+        assert list(tmp_path.glob("*/*.kv"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fails(engine: Engine, tmp_path: Path) -> None:
+    """What cannot be fetched is read again."""
+    long = [int(token) for token in np.random.default_rng(2).integers(1, 200, 90)]
+    with Stepped(engine, memory=0, swap=tmp_path) as scheduler:
+        first = scheduler.submit(long, GREEDY, max_tokens=4)
+        scheduler.drain()
+        for path in tmp_path.glob("*/*.kv"):
+            path.write_bytes(b"torn")
+        second = scheduler.submit(long, GREEDY, max_tokens=4)
+        scheduler.drain()
+        assert [piece.token for piece in first] == [piece.token for piece in second]

@@ -167,12 +167,13 @@ def turn(
     stop: Sequence[str] = (),
     logprobs: int | None = None,
     constraint: Constraint | None = None,
+    background: bool = False,
 ) -> Turn:
     """What a model says to a prompt: pieces of text and calls as they come, in the end `Finished`. It is under way at
     once.
 
     `choice`: "none" is no call, "required" a call first; `only`: the one tool that is to be called, once. `parallel`
-    False: one call ends the turn. Raises as `Scheduler.submit`, and ValueError for tools that cannot be offered to this
+    False: one call ends the turn; `background`: see `Scheduler.submit`. Raises as `Scheduler.submit`, and ValueError for tools that cannot be offered to this
     model."""
     marks = marks_of(engine) if tools else None
     sampling = sampling or Sampling()
@@ -198,7 +199,7 @@ def turn(
         forced is not None,
         parallel and not only,
         max_tokens,
-        {"sampling": sampling, "stop": stop, "logprobs": logprobs},
+        {"sampling": sampling, "stop": stop, "logprobs": logprobs, "background": background},
         constraint,
     )
 
@@ -312,4 +313,4 @@ class Turn:
 def _silent(how: dict[str, Any]) -> dict[str, Any]:
     """Within a call there are no stop strings, and no penalties."""
     sampling: Sampling = how["sampling"]
-    return {"sampling": replace(sampling, repetition=1.0, presence=0.0), "stop": (), "logprobs": None}
+    return {**how, "sampling": replace(sampling, repetition=1.0, presence=0.0), "stop": (), "logprobs": None}

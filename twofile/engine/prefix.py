@@ -10,7 +10,7 @@ Finding and putting cost a comparison of the tokens and a fork. Not for two thre
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,22 @@ class _Node:
         self.children: dict[int, _Node] = {}  # by the first token of their runs
 
 
+def _text(node: _Node) -> NDArray[np.int32]:
+    """All tokens from the root to a node's end."""
+    runs: list[NDArray[np.int32]] = []
+    at: _Node | None = node
+    while at is not None:
+        runs.append(at.run_T)
+        at = at.parent
+    return np.concatenate(runs[::-1])
+
+
 class Prefixes:
     """Texts that were read, to begin others with."""
 
-    def __init__(self) -> None:
+    def __init__(self, leaving: Callable[[NDArray[np.int32], Cache], object] | None = None) -> None:
+        """`leaving` is given each text that is evicted, and its cache."""
+        self._leaving = leaving
         self._root = _Node(None, np.empty(0, np.int32), None)
         self._oldest: OrderedDict[_Node, None] = OrderedDict()
 
@@ -73,13 +85,20 @@ class Prefixes:
         node, _ = self._oldest.popitem(last=False)
         assert node.parent is not None
         assert not node.children
+        if self._leaving is not None and node.cache is not None:
+            self._leaving(_text(node), node.cache)
         del node.parent.children[int(node.run_T[0])]
         return True
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Evict everything."""
         while self.evict():  # one by one: nodes that refer to one another would live until the next collection
             pass
+
+    def forget(self) -> None:
+        """Let go of everything; nobody is given it."""
+        self._leaving = None
+        self.clear()
 
     def _follow(self, tokens_T: NDArray[np.int32]) -> tuple[_Node, int, int]:
         """The node where the text leaves the tree, how much of the text is known, and how much of the node's run."""

@@ -24,11 +24,13 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,6 +43,7 @@ from twofile.engine.prefix import Prefixes
 from twofile.engine.sampler import Sampling
 from twofile.engine.session import Session
 from twofile.engine.stream import Job, Stream
+from twofile.engine.swap import Swap
 from twofile.errors import ContextError, EngineError
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Scheduler", "Stream"]
 
+_PATIENCE = 10.0  # seconds after which a text in the background is as any other
 _BLOCK = 16  # tokens: memory is given out in blocks of so many
 
 
@@ -56,19 +60,29 @@ class Scheduler:
 
     `streams`: how many run at once, the others wait. `chunk`: how many tokens of prompts a pass reads, the more the
     sooner they are read and the longer running streams wait for each token meanwhile. `memory`: bytes of keys and
-    values; None means a quarter of the machine's memory. The thread sleeps while there is nothing to do. Close it when
+    values; None means a quarter of the machine's memory. `swap`: put texts that have to leave memory on disk, below a
+    folder or (True) where temporary files lie, and bring them back when they go on. The thread sleeps while there is
+    nothing to do. Close it when
     done; the end of the program does.
     """
 
-    def __init__(self, engine: Engine, streams: int = 32, chunk: int = 256, memory: int | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        streams: int = 32,
+        chunk: int = 256,
+        memory: int | None = None,
+        swap: Path | bool = False,
+    ) -> None:
         if streams < 1 or chunk < 1 or (memory is not None and memory < 0):
             raise ValueError(f"streams ({streams}), chunk ({chunk}) and memory ({memory}) must be at least 1, 1 and 0")
         if memory is None:
             memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
         self.streams, self.chunk, self.memory = streams, chunk, memory
         self._backend = engine.backend
-        self._known = Prefixes()
-        self._running: list[Job] = []  # in the order of arrival; only the last may have more than a token to read
+        self._swap = Swap(self._backend, swap if isinstance(swap, Path) else None) if swap else None
+        self._known = Prefixes(self._swap.put if self._swap is not None else None)
+        self._running: list[Job] = []  # in the order in which they began
         self._waiting: deque[Job] = deque()  # any thread adds to it, under the lock
         self._cancelled: deque[Job] = deque()  # any thread adds to it
         self._closed = False
@@ -87,9 +101,11 @@ class Scheduler:
         logprobs: int | None = None,
         constraint: Constraint | None = None,
         session: Session | Stream | None = None,
+        background: bool = False,
     ) -> Stream:
         """Ask for a text that goes on from `prompt`; the settings are those of `generate`.
 
+        `background`: prompts of others are read first, whenever they come; it goes on by a token a pass meanwhile.
         `session`: go on from its tokens and then the prompt, which may be empty; it is left as it is. Raises at once
         ContextError when the text does not fit, ValueError for settings that make no sense, and EngineError when the
         scheduler is closed. One request cannot spoil others: all that can be wrong with one is found here.
@@ -119,6 +135,7 @@ class Scheduler:
         job = Job(tokens, cache, read, generation)
         job.constrained = constraint is not None
         job.parent = session.job if isinstance(session, Stream) else None
+        job.background = background
         with self._change:
             if self._closed:
                 raise EngineError("the scheduler is closed")
@@ -173,7 +190,9 @@ class Scheduler:
             job.end()
         self._running.clear()
         self._waiting.clear()
-        self._known.clear()
+        self._known.forget()
+        if self._swap is not None:
+            self._swap.close()
         if self._helper is not None:
             self._helper.shutdown()
 
@@ -214,23 +233,34 @@ class Scheduler:
 
     def _plan(self) -> list[Step]:
         """A step for each text that runs, and for those that begin now."""
-        steps, chunk = [], self.chunk
-        for job in self._running:
-            steps.append(_step(job, chunk))
+        chunk = self.chunk
+        order: Sequence[Job] = (*self._running, *self._waiting)
+        if any(job.background for job in order):
+            now = time.monotonic()
+            for job in order:
+                job.late = job.background and now - job.since < _PATIENCE
+            order = sorted(order, key=lambda job: job.late)  # within each by arrival, those that run first
+        steps: dict[Job, Step] = {}
+        running, full = set(self._running), False
+        for job in order:
+            if job not in running:
+                if full or chunk <= 0 or len(running) >= self.streams:
+                    continue
+                try:
+                    if not self._begins(job, chunk):
+                        full = True
+                        continue
+                except Exception as error:
+                    self._waiting.remove(job)
+                    job.end(_bare(error))
+                    continue
+                self._waiting.remove(job)
+                self._running.append(job)
+                running.add(job)
+            steps[job] = _step(job, chunk)
             if job.unread > 1:
-                chunk -= len(steps[-1][1])
-        while self._waiting and chunk > 0 and len(self._running) < self.streams:
-            job = self._waiting[0]
-            try:
-                if not self._begins(job, chunk):
-                    break
-            except Exception as error:
-                self._waiting.popleft().end(_bare(error))
-                continue
-            self._running.append(self._waiting.popleft())
-            steps.append(_step(job, chunk))
-            chunk -= len(steps[-1][1])
-        return steps
+                chunk -= len(steps[job][1])
+        return [steps[job] for job in self._running]
 
     def _begins(self, job: Job, chunk: int) -> bool:
         """Whether the first of those that wait begins now, with `chunk` tokens left in this pass; makes room for it."""
@@ -238,6 +268,8 @@ class Scheduler:
             if job.parent is not None and job.parent.cache is not None:
                 self._known.put(job.parent.tokens[: job.parent.read], job.parent.cache.fork())
             if found := self._known.find(job.tokens, job.read + 1):
+                job.cache, job.read = found
+            if self._swap is not None and (found := self._swap.find(job.tokens, job.read + 1)):
                 job.cache, job.read = found
             job.reused, job.searched, job.parent = job.read, True, None
         if chunk < self.chunk and job.unread > chunk:  # another prompt is being read: this one may turn out to be known

@@ -5,6 +5,7 @@ The two meet in a queue. The job does not know its stream, so that a stream that
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
@@ -27,6 +28,8 @@ class Job:
         self.read = self.reused = read
         self.searched = False  # whether the longest beginning that is known has been looked for
         self.parent: Job | None = None  # what it was forked from, until then
+        self.background = self.late = False  # whether others' prompts go first, and whether they do now
+        self.since = time.monotonic()
         self.generation, self.constrained = generation, False
         self.pieces: SimpleQueue[Piece | Exception | None] = SimpleQueue()  # None: no more will come
 

@@ -62,7 +62,7 @@ class Kernel:
         with self._lock:
             if path not in self._images:
                 engine = Engine(path, self._threads, **self._how)
-                self._images[path] = Image(engine, Scheduler(engine), ChatTemplate.of(engine))
+                self._images[path] = Image(engine, Scheduler(engine, swap=True), ChatTemplate.of(engine))
             return self._images[path]
 
     def spawn(
@@ -86,13 +86,20 @@ class Kernel:
         event = self.log.begin("begin", body)
         return self.open(event.pid, **how)
 
-    def open(self, pid: int, budget: Budget | None = None, paging: bool = True, window: int | None = None) -> Process:
+    def open(
+        self,
+        pid: int,
+        budget: Budget | None = None,
+        paging: bool = True,
+        window: int | None = None,
+        background: bool = False,
+    ) -> Process:
         """A process that is in the log. KernelError where there is none."""
         first = next((event for event in self.log.events(pid) if event.kind == "begin"), None)
         if first is None:
             raise KernelError(f"process {pid} has no beginning", "twofile ps")
         image = self.image(str(first.body.get("model", "")))
-        return Process(pid, self.log, image, self.drivers, self.grants, budget or Budget(), paging, window)
+        return Process(pid, self.log, image, self.drivers, self.grants, budget or Budget(), paging, window, background)
 
     def fork(self, process: Process, upto: int | None = None, **how: Any) -> Process:
         """A branch of a process: its own from here on, with all that was before; the cache of keys and values is

@@ -92,7 +92,8 @@ def nobody(asking: Asking) -> Answer:
 
 
 class Process:
-    """A process of a log, open. `drivers`: all that there are; the process names those that it has."""
+    """A process of a log, open. `drivers`: all that there are; the process names those that it has. `background`: it
+    gives way to those that somebody waits for."""
 
     def __init__(
         self,
@@ -104,7 +105,9 @@ class Process:
         budget: Budget = Budget(),
         paging: bool = True,
         window: int | None = None,
+        background: bool = False,
     ) -> None:
+        self.background = background
         self.pid, self.log, self.image, self.grants, self.budget = pid, log, image, grants, budget
         self._lock = threading.Lock()
         self._now: Turn | None = None
@@ -206,7 +209,7 @@ class Process:
             choice: Literal["auto", "none"] = "auto" if round < self.budget.rounds else "none"
             self._now = turn(
                 self.image.scheduler, self.image.engine, frame.ids, tools=self.memory.tools, choice=choice,
-                sampling=sampling, max_tokens=self.reserve,
+                sampling=sampling, max_tokens=self.reserve, background=self.background,
             )  # fmt: skip
             try:
                 for event in self._now:
