@@ -173,8 +173,8 @@ def turn(
     once.
 
     `choice`: "none" is no call, "required" a call first; `only`: the one tool that is to be called, once. `parallel`
-    False: one call ends the turn; `background`: see `Scheduler.submit`. Raises as `Scheduler.submit`, and ValueError for tools that cannot be offered to this
-    model."""
+    False: one call ends the turn; `background`: see `Scheduler.submit`. Raises as that does, and ValueError for tools
+    that cannot be offered to this model."""
     marks = marks_of(engine) if tools else None
     sampling = sampling or Sampling()
     if tools and choice == "none":  # it may have learned to call whatever it sees

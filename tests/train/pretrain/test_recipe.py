@@ -52,7 +52,7 @@ def test_the_shipped_recipes_are_what_they_say() -> None:
 
 def test_numbers_given_need_no_measurement() -> None:
     found, derived = complete(read_draft(ROOT / "recipes" / "bundled.toml"), None, never)
-    assert (found.hyper.dim, found.plan.steps, found.plan.vector_rate) == (384, 3600, 0.01)
+    assert (found.hyper.dim, found.plan.steps, found.plan.vector_rate) == (384, 1850, 0.01)
     assert (found.batch, found.micro) == (24, 12)
     assert next(line for line in derived.lines if line.name == "dim").law == "given"
 
