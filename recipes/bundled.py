@@ -1,4 +1,4 @@
-"""After training the bundled model: write it, measure it, let it tell stories.
+"""After training the bundled model: write it, where it is not there yet, measure it, let it tell stories.
 
     python -m twofile.train.pretrain recipes/bundled.toml --data DATA --into RUN
     python recipes/bundled.py --data DATA --run RUN [--out twofile/models/base.gguf]
@@ -65,7 +65,8 @@ def main() -> None:
     head = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
     commit = subprocess.run(head, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    print(export(recipe, given.run, given.out, type="Q8_0", command=given.command, commit=commit))
+    if not given.out.exists():
+        print(export(recipe, given.run, given.out, type="Q8_0", command=given.command, commit=commit))
     with Parameters.open(given.out) as parameters:
         print(f"sha256 {parameters.sha256()}, {parameters.hyper.n_parameters} parameters")
 
@@ -74,6 +75,9 @@ def main() -> None:
     print("| held-out text of | bits per byte | 95% interval | documents | bytes | left out for overlap |")
     print("|---|---|---|---|---|---|")
     for name, (texts, overlapping) in held_out(recipe, given.data).items():
+        if not texts:
+            print(f"| {name} | | | 0 | 0 | {overlapping} |")
+            continue
         found = bits_per_byte(engine, texts)
         figures = f"{found.bits_per_byte:.3f} | {found.low:.3f} to {found.high:.3f}"
         print(f"| {name} | {figures} | {found.documents} | {found.bytes} | {overlapping} |")
