@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from twofile.database import Database
 from twofile.errors import KernelError
 
 __all__ = ["VERSION", "Event", "Log"]
@@ -60,7 +60,6 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self.path, self.only_read = path, ""
-        self._lock = threading.RLock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._base = self._open(path, "rwc")
@@ -78,6 +77,7 @@ class Log:
             self._damaged(path, error)
         if self.only_read:
             self._base.execute("PRAGMA query_only = ON")
+        self._database = Database(self._base)
 
     @staticmethod
     def _open(path: Path, mode: str) -> sqlite3.Connection:
@@ -149,7 +149,7 @@ class Log:
     def events(self, pid: int, after: int = 0) -> list[Event]:
         """The events of a process in their order, those that it has from its parent first; `after`: only later ones.
         KernelError where there is no such process."""
-        rows = self._rows("SELECT parent, upto FROM process WHERE pid = ?", pid)
+        rows = self._database.rows("SELECT parent, upto FROM process WHERE pid = ?", pid)
         if not rows:
             raise KernelError(f"there is no process {pid}", "twofile ps")
         parent, upto = rows[0]
@@ -161,49 +161,42 @@ class Log:
     def _read(self, pid: int, after: int) -> list[Event]:
         query = f"SELECT {_EVENT} FROM event WHERE pid = ? AND seq > ? ORDER BY seq"
         try:
-            return [_event(row) for row in self._rows(query, pid, after)]
+            return [_event(row) for row in self._database.rows(query, pid, after)]
         except sqlite3.DatabaseError:
             if not self.only_read:
                 raise
         found: list[Event] = []  # one by one, past what cannot be read
-        (last,) = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'event'")[0]
+        (last,) = self._database.rows("SELECT seq FROM sqlite_sequence WHERE name = 'event'")[0]
         for seq in range(after + 1, int(last) + 1):
             try:
-                found += map(_event, self._rows(f"SELECT {_EVENT} FROM event WHERE seq = ? AND pid = ?", seq, pid))
+                found += map(
+                    _event, self._database.rows(f"SELECT {_EVENT} FROM event WHERE seq = ? AND pid = ?", seq, pid)
+                )
             except sqlite3.DatabaseError:
                 continue
         return found
 
     def processes(self) -> list[tuple[int, int | None, float]]:
         """Number, parent and beginning of each process."""
-        return self._rows("SELECT pid, parent, at FROM process WHERE pid > 0 ORDER BY pid")
+        return self._database.rows("SELECT pid, parent, at FROM process WHERE pid > 0 ORDER BY pid")
 
     def last(self, pid: int, kind: str) -> Event | None:
         """The newest event of a kind that is a process's own; None where there is none."""
-        rows = self._rows(f"SELECT {_EVENT} FROM event WHERE pid = ? AND kind = ? ORDER BY seq DESC LIMIT 1", pid, kind)
+        rows = self._database.rows(
+            f"SELECT {_EVENT} FROM event WHERE pid = ? AND kind = ? ORDER BY seq DESC LIMIT 1", pid, kind
+        )
         return _event(rows[0]) if rows else None
 
     def close(self) -> None:
         """Let go of the file."""
-        with self._lock:
-            self._base.close()
-
-    def _rows(self, query: str, *values: Any) -> list[Any]:
-        with self._lock, closing(self._base.execute(query, values)) as found:
-            return found.fetchall()
+        self._database.close()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         if self.only_read:
             raise KernelError(f"{self.path} cannot be written: {self.only_read}", "name another file")
-        with self._lock:
-            self._base.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._base.execute("ROLLBACK")
-                raise
-            self._base.execute("COMMIT")
+        with self._database.writing():
+            yield
 
 
 def _event(row: tuple[int, int, str, str, float]) -> Event:

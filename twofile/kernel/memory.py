@@ -105,13 +105,13 @@ class Memory:
         goal = int(self.budget * _FULL)
         newest = state.turns[-1]
         results = [
-            (turn is newest, message)
+            message
             for turn in state.turns
             for message in turn.messages
             if message[0].role == "tool" and message is not newest.messages[-1]
         ]
         size = len(ids)
-        for _, message in results:  # the oldest first, those of the newest turn last
+        for message in results:  # the oldest first, those of the newest turn last
             large = sum(page.size for page in message)
             if size > goal and message[0].seq not in state.stubs and large > _LARGE:
                 state.stubs.add(message[0].seq)

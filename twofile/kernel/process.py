@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from twofile.engine.calls import Called, Finished, Turn, Working, turn
+from twofile.engine.calls import Called, Finished, Turn, turn
 from twofile.engine.generate import Piece
 from twofile.engine.sampler import Sampling
 from twofile.errors import KernelError
@@ -222,8 +222,6 @@ class Process:
                         calls.append({"id": secrets.token_hex(6), "name": event.name, "arguments": arguments})
                     elif isinstance(event, Finished):
                         end = event
-                    elif isinstance(event, Working):
-                        pass
                     if self._stopped.is_set() or (poll is not None and poll()):
                         break
             finally:

@@ -11,18 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from twofile.database import Database
 from twofile.errors import LabelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 __all__ = ["Item", "Label", "Outcome", "Store", "Verdict"]
 
@@ -83,7 +82,6 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
@@ -93,6 +91,7 @@ class Store:
             self._base.executescript(_SCHEMA)
         except (sqlite3.Error, OSError) as error:
             raise LabelError(f"{path} is no file of labels ({error})", "name another with --into") from error
+        self._database = Database(self._base)
 
     def add(self, items: Iterable[Item]) -> int:
         """Put items in; how many were not there yet."""
@@ -100,7 +99,7 @@ class Store:
             (one.key, _json(one.messages), _json(one.tools), _json(one.replies), one.source, time.time())
             for one in items
         ]
-        with self._writing():
+        with self._database.writing():
             before = self._base.total_changes
             self._base.executemany(
                 "INSERT OR IGNORE INTO item (key, messages, tools, replies, source, at) VALUES (?, ?, ?, ?, ?, ?)", rows
@@ -109,11 +108,11 @@ class Store:
 
     def items(self) -> list[Item]:
         """All of them, in the order in which they came."""
-        return [_item(row) for row in self._rows(f"SELECT {_ITEM} FROM item ORDER BY id")]
+        return [_item(row) for row in self._database.rows(f"SELECT {_ITEM} FROM item ORDER BY id")]
 
     def item(self, number: int) -> Item:
         """One of them. LabelError where there is none of this number."""
-        rows = self._rows(f"SELECT {_ITEM} FROM item WHERE id = ?", number)
+        rows = self._database.rows(f"SELECT {_ITEM} FROM item WHERE id = ?", number)
         if not rows:
             raise LabelError(f"there is no item {number}")
         return _item(rows[0])
@@ -122,7 +121,7 @@ class Store:
         """The item that a labeller is to see: one that has not `each` labels yet and none of theirs; those that others
         have begun come first, so that agreement can be told, those in `without` (others see them now) last."""
         chosen = ",".join(str(int(number)) for number in without) or "NULL"
-        rows = self._rows(
+        rows = self._database.rows(
             f"""SELECT {_ITEM} FROM item AS i
             LEFT JOIN (SELECT item, SUM(verdict <> 'skip') AS n, MAX(labeller = ?) AS mine FROM label WHERE undone = 0
             GROUP BY item)
@@ -146,7 +145,7 @@ class Store:
             label.reason,
             label.at or time.time(),
         )
-        with self._writing():
+        with self._database.writing():
             if self._base.execute("SELECT 1 FROM label WHERE id = ?", (label.id,)).fetchone():
                 return "known"
             try:
@@ -158,7 +157,7 @@ class Store:
     def undo(self, labeller: str, id: str = "") -> Label | None:
         """Take back the labeller's last label; None where none stands. `id`: as with labels, one that the sender chose:
         sent again, it takes back nothing more and gives the same label."""
-        with self._writing():
+        with self._database.writing():
             known = self._base.execute(
                 f"SELECT {_LABEL} FROM label WHERE id = (SELECT label FROM undo WHERE id = ?)", (id,)
             ).fetchone()
@@ -177,11 +176,14 @@ class Store:
 
     def labels(self) -> list[Label]:
         """Those that stand, in the order in which they came."""
-        return [Label(*row) for row in self._rows(f"SELECT {_LABEL} FROM label WHERE undone = 0 ORDER BY at, rowid")]
+        return [
+            Label(*row)
+            for row in self._database.rows(f"SELECT {_LABEL} FROM label WHERE undone = 0 ORDER BY at, rowid")
+        ]
 
     def counts(self, labeller: str, each: int = 1) -> dict[str, int]:
         """Of items, of those with enough labels, of labels that stand, of this labeller's."""
-        (row,) = self._rows(
+        (row,) = self._database.rows(
             """SELECT (SELECT COUNT(*) FROM item),
             (SELECT COUNT(*) FROM (SELECT item FROM label WHERE undone = 0 AND verdict <> 'skip'
             GROUP BY item HAVING COUNT(*) >= ?)),
@@ -194,23 +196,7 @@ class Store:
 
     def close(self) -> None:
         """Let go of the file."""
-        with self._lock:
-            self._base.close()
-
-    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        with self._lock, closing(self._base.execute(query, values)) as found:
-            return found.fetchall()
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        with self._lock:
-            self._base.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._base.execute("ROLLBACK")
-                raise
-            self._base.execute("COMMIT")
+        self._database.close()
 
 
 def _json(value: Any) -> str:
