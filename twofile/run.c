@@ -84,6 +84,8 @@ TF_API int32_t tf_session_rewind(tf_session *, int32_t length);             /* k
 TF_API int64_t tf_evaluate(tf_model *, const tf_step *steps, int32_t n_steps, float *logits, char *error, int32_t error_size);
 /* The mean over a text's tokens of what the last layer says of each, normed: `dim` floats. 0, or -1 with an error. */
 TF_API int32_t tf_embed(tf_model *, const int32_t *tokens, int32_t n, float *out, char *error, int32_t error_size);
+/* What the model has for each token before its first layer: `n` rows of `dim` floats. The tokens are in the vocabulary. */
+TF_API void tf_rows(const tf_model *, const int32_t *tokens, int32_t n, float *out);
 /* The cache of a session as bytes, for the same model and program to load, bit for bit. Returns how many there are; only where
  * `room` is enough they are written. Loading fills an empty session with `length` tokens; 0, or -1 where `size` is another. */
 TF_API int64_t tf_session_save(const tf_session *, void *out, int64_t room);
@@ -1971,9 +1973,13 @@ static void lower(tf_model *m, int thread, const layer *w, int shared, const ope
     barrier(&m->pool, thread);
 }
 
-static void embed(const tf_model *m, int i) {
+static void embedding_row(const tf_model *m, int32_t token, float *out) {
     const size_t row_bytes = m->embedding->bytes / m->embedding->rows;
-    read_row((int)m->embedding->type, m->embedding->data + row_bytes * (size_t)m->scratch.rows[i].token, m->info.dim, m->scratch.x + (size_t)i * (size_t)m->info.dim);
+    read_row((int)m->embedding->type, m->embedding->data + row_bytes * (size_t)token, m->info.dim, out);
+}
+
+static void embed(const tf_model *m, int i) {
+    embedding_row(m, m->scratch.rows[i].token, m->scratch.x + (size_t)i * (size_t)m->info.dim);
 }
 
 /* Rows of x, normalised where there is a norm, as an operand in the forms asked. Where there is one row each thread makes its own;
@@ -2744,6 +2750,10 @@ TF_API int32_t tf_embed(tf_model *m, const int32_t *tokens, int32_t n, float *ou
     free(one);
     tf_session_free(s);
     return good ? 0 : -1;
+}
+
+TF_API void tf_rows(const tf_model *m, const int32_t *tokens, int32_t n, float *out) {
+    for (int32_t i = 0; i < n; i++) embedding_row(m, tokens[i], out + (size_t)i * (size_t)m->info.dim);
 }
 
 TF_API int64_t tf_session_save(const tf_session *s, void *out, int64_t room) {

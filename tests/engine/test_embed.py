@@ -39,6 +39,17 @@ def test_what_cannot_be_embedded(make: Make, backend: Literal["c", "numpy"]) -> 
 
 
 @pytest.mark.parametrize("kind", ["F32", "BF16", "Q8_0"])
+def test_the_vectors_of_tokens(make: Make, kind: str) -> None:
+    path = make("qwen3", kind)
+    with Engine(path, backend="numpy") as exact, Engine(path, backend="c") as engine:
+        np.testing.assert_array_equal(engine.rows(TOKENS), exact.rows(TOKENS))
+        assert engine.rows(TOKENS).shape == (90, engine.info.dim)
+        assert engine.rows([]).shape == (0, engine.info.dim)
+        with pytest.raises(ValueError, match="outside"):
+            engine.rows([1, -1])
+
+
+@pytest.mark.parametrize("kind", ["F32", "BF16", "Q8_0"])
 @pytest.mark.parametrize("n", [1, 16, 33, 90])
 def test_put_away_and_brought_back(make: Make, backend: Literal["c", "numpy"], kind: str, n: int) -> None:
     """It goes on to the same bits, also in another engine of the same file."""

@@ -16,17 +16,20 @@ import pytest
 
 from tests.kernel.test_driver import Scripted
 from tests.tiny import tiny_parameters
+from twofile.cli.main import main
 from twofile.engine.calls import Called, Finished
 from twofile.engine.generate import Piece
+from twofile.engine.sampler import Sampling
 from twofile.errors import KernelError
 from twofile.kernel import process as module
 from twofile.kernel.driver import Context, Part
 from twofile.kernel.kernel import Kernel
 from twofile.kernel.label import Label
-from twofile.kernel.process import Answer, Asking, Said
+from twofile.kernel.process import Answer, Asking, Budget, Said
 from twofile.tools.calculator import Calculator
 
 ROOT = Path(__file__).resolve().parents[2]
+KILLS = int(os.environ.get("TWOFILE_KILLS", "12"))
 Script = Sequence[Sequence[str | tuple[str, dict[str, Any]]]]
 
 
@@ -100,7 +103,7 @@ def test_a_conversation_that_goes_on_elsewhere(kernel: Kernel, monkeypatch: pyte
     assert texts(again.say("what did I say?")) == "You said hi."
     assert asked[1]["ids"][: len(asked[0]["ids"])] == asked[0]["ids"]
     branch = kernel.fork(process, upto=kernel.log.events(process.pid)[2].seq)
-    assert [turn.messages[0][0].text for turn in branch._look().turns] == ["hi"]
+    assert [turn.messages[0][0].text for turn in branch.look().turns] == ["hi"]
     assert texts(branch.say("and now?")) == "More."
     assert len(kernel.log.events(process.pid)) == 5
     process.end()
@@ -226,7 +229,7 @@ def test_stopped_in_the_middle(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) 
     said = process.say("go")
     next(said)
     said.close()  # type: ignore[attr-defined]
-    assert process._look().turns[-1].messages[-1][0].text == "one "
+    assert process.look().turns[-1].messages[-1][0].text == "one "
     assert texts(process.say("more")) == "again"
 
 
@@ -236,6 +239,69 @@ def test_the_frame_always_fits(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) 
     for i in range(40):
         list(process.say(f"{i}: " + "once upon a time the little girl " * 8))
     assert all(len(one["ids"]) + one["max_tokens"] <= 1024 for one in asked)
+
+
+def test_what_comes_back_leaves_the_cache(kernel: Kernel, tmp_path: Path) -> None:
+    """Where pages are brought back and none is put out, nearly all that stands before the newest message is known."""
+    tiny_parameters("qwen3", "F32", 1, tmp_path / "long.gguf", context_length=2048)
+    process = kernel.spawn("long", "Be kind. " * 20, budget=Budget(reserve=32))
+    greedy = Sampling(temperature=0.0)
+    list(process.say("The treasure is under the old oak tree.", sampling=greedy))
+    shares = []
+    for i in range(60):
+        seen = kernel.log.events(process.pid)[-1].seq
+        list(process.say(f"{i}: once upon a time there was a tree and a treasure", sampling=greedy))
+        kinds = [event.kind for event in kernel.log.events(process.pid, after=seen)]
+        usage = kernel.log.events(process.pid)[-1].body["usage"]
+        if "paged" in kinds and "memory" not in kinds:
+            newest = process.image.engine.tokenize(process.frame().messages[-2]["content"])
+            shares.append(usage["reused"] / (usage["read"] - len(newest)))
+    assert len(shares) > 5
+    assert min(shares) >= 0.9, shares
+
+
+def test_what_is_listed_is_what_the_engine_did(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Tokens in the log, `ps` and `top` against those that were evaluated; calls in `strace` against those made."""
+    backend = kernel.image("tiny").engine.backend
+    evaluated, evaluate = [0], backend.evaluate
+
+    def counted(steps: Any) -> Any:
+        evaluated[0] += sum(len(ids) for _, ids, _ in steps)
+        return evaluate(steps)
+
+    monkeypatch.setattr(backend, "evaluate", counted)
+    process = kernel.spawn("tiny", "Be kind.")
+    for words in ("once", "upon a time", "the girl"):
+        list(process.say(words, sampling=Sampling(temperature=0.0)))
+    said = [event.body["usage"] for event in kernel.log.events(process.pid) if event.kind == "assistant"]
+    written = sum(usage["written"] for usage in said)
+    assert evaluated[0] == sum(usage["read"] - usage["reused"] for usage in said) + written - len(said)
+    calls = [[("calculator", {"expression": f"{i} + 1"}), ("browse", {})] for i in range(3)]
+    play(monkeypatch, [*calls, ["done"]])
+    made: list[str] = []
+    for driver in (kernel.drivers["calculator"], kernel.drivers["browse"]):
+        run = driver.run
+        monkeypatch.setattr(
+            driver, "run", lambda *given, name=driver.name, run=run: (made.append(name), run(*given))[1]
+        )
+    caller = kernel.spawn("tiny", tools=["calculator", "browse"])
+    list(caller.say("go"))
+
+    def told(*args: str) -> list[str]:
+        with pytest.raises(SystemExit):
+            main([*args, "--log", str(tmp_path / "kernel.db")])
+        return capsys.readouterr().out.splitlines()
+
+    for listed in (told("ps"), told("top", "--once")):
+        rows = {row.split()[0]: row.split() for row in listed[1:]}
+        assert str(written) in rows[str(process.pid)]
+    traced = told("strace", str(caller.pid))
+    assert sum("(" in line for line in traced) == 6
+    assert made == ["calculator", "browse", "calculator", "calculator"]  # `browse` would have been the same again
+    assert sum("= ok" in line for line in traced) == len(made)
+    assert sum("= error" in line for line in traced) == 2
 
 
 KILLED = """
@@ -272,7 +338,7 @@ def test_killed_anywhere(kernel: Kernel, tmp_path: Path) -> None:
     """Whatever was told is in the log, every line was written once, and each call has its result in the end."""
     draw, pid = random.Random(3), 0
     (tmp_path / "file.txt").write_text("")
-    for _ in range(12):
+    for _ in range(KILLS):
         process = subprocess.Popen(
             [sys.executable, "-c", KILLED, str(tmp_path), str(pid)], stdout=subprocess.PIPE, text=True, cwd=ROOT
         )

@@ -112,6 +112,10 @@ class Backend(Protocol):
         """The mean over tokens of what the last layer says of each, normed [dim]."""
         ...
 
+    def rows(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """What the model has for each token before its first layer [tokens, dim]. The ids are in the vocabulary."""
+        ...
+
     def held(self) -> int:
         """Bytes of keys and values in all caches together; what forks share counts once."""
         ...

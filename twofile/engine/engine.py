@@ -129,11 +129,19 @@ class Engine:
             raise ContextError(f"a text of {len(tokens)} tokens does not fit: the context holds {self.context_length}")
         if not len(tokens):
             raise ValueError("there are no tokens")
-        if outside := [token for token in tokens if not 0 <= token < self.vocab_size]:
-            raise ValueError(f"token {outside[0]} is outside the vocabulary of {self.vocab_size}")
+        self._known(tokens)
         found_D = self.backend.embed(tokens)
         unit_D: NDArray[np.float32] = found_D / max(float(np.linalg.norm(found_D)), 1e-12)
         return unit_D
+
+    def rows(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """The vectors [tokens, dim] with which the model begins, one a token: nothing is evaluated."""
+        self._known(tokens)
+        return self.backend.rows(tokens)
+
+    def _known(self, tokens: Sequence[int]) -> None:
+        if outside := [token for token in tokens if not 0 <= token < self.vocab_size]:
+            raise ValueError(f"token {outside[0]} is outside the vocabulary of {self.vocab_size}")
 
     def close(self) -> None:
         """Let go of the model; it is freed when its last session is too. Closing twice is fine."""

@@ -68,6 +68,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "tf_session_length": (c_int32, [c_void_p]),
     "tf_session_rewind": (c_int32, [c_void_p, c_int32]),
     "tf_evaluate": (c_int64, [c_void_p, c_void_p, c_int32, c_void_p, c_char_p, c_int32]),
+    "tf_rows": (None, [c_void_p, c_void_p, c_int32, c_void_p]),
     "tf_embed": (c_int32, [c_void_p, c_void_p, c_int32, c_void_p, c_char_p, c_int32]),
     "tf_session_save": (c_int64, [c_void_p, c_void_p, c_int64]),
     "tf_session_load": (c_int32, [c_void_p, c_int32, c_char_p, c_int64]),
@@ -222,6 +223,12 @@ class Model:
         if self._c.tf_embed(self._handle.pointer, _at(ids), len(ids), _at(found_D), error, _ERROR_SIZE) < 0:
             raise EngineError(_words(error))
         return found_D
+
+    def rows(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        ids = np.ascontiguousarray(tokens, np.int32)
+        rows_TD = np.empty((len(ids), self._info.dim), np.float32)
+        self._c.tf_rows(self._handle.pointer, _at(ids), len(ids), _at(rows_TD))
+        return rows_TD
 
     def restore(self, length: int, data: bytes) -> CCache:
         cache = self.cache()

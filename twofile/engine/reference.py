@@ -121,6 +121,10 @@ class Reference:
         mean_D: Array = rms_norm(x_TD, self._w["output_norm.weight"], self.hyper.norm_eps).mean(axis=0)
         return mean_D
 
+    def rows(self, tokens: Sequence[int]) -> Array:
+        rows_TD: Array = self._w["token_embd.weight"][np.asarray(tokens, np.int32)]
+        return rows_TD
+
     def held(self) -> int:
         caches = [cache for live in tuple(self._live) if (cache := live()) is not None]
         arrays = [a if a.base is None else a.base for cache in caches for layer in cache.layers for a in layer]

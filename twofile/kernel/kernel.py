@@ -104,8 +104,7 @@ class Kernel:
     def fork(self, process: Process, upto: int | None = None, **how: Any) -> Process:
         """A branch of a process: its own from here on, with all that was before; the cache of keys and values is
         shared. `upto`: the last event that it has."""
-        event = self.log.begin("fork", {"of": process.pid}, parent=process.pid, upto=upto or process.view_last())
-        return self.open(event.pid, **how)
+        return self.open(self.log.fork(process.pid, upto).pid, **how)
 
     def close(self) -> None:
         """Let go of everything. Closing twice is fine."""

@@ -180,6 +180,22 @@ class Log:
         """Number, parent and beginning of each process."""
         return self._database.rows("SELECT pid, parent, at FROM process WHERE pid > 0 ORDER BY pid")
 
+    def end(self, pid: int) -> int:
+        """The last event of a process that is its own: what `append` wants to know. KernelError where there is none."""
+        ((last,),) = self._database.rows("SELECT MAX(seq) FROM event WHERE pid = ?", pid)
+        if last is None:
+            raise KernelError(f"there is no process {pid}", "twofile ps")
+        return int(last)
+
+    def fork(self, pid: int, upto: int | None = None) -> Event:
+        """A branch of a process, which begins with its events up to `upto`: one of them, else the last that is more
+        than a word of its state. KernelError where it has no such event."""
+        events = [event for event in self.events(pid) if upto is None or event.seq <= upto]
+        if not events:
+            raise KernelError(f"process {pid} has no event {upto}", f"twofile replay {pid} shows their numbers")
+        last = next((event.seq for event in reversed(events) if event.kind != "state"), events[-1].seq)
+        return self.begin("fork", {"of": pid}, parent=pid, upto=last)
+
     def last(self, pid: int, kind: str) -> Event | None:
         """The newest event of a kind that is a process's own; None where there is none."""
         rows = self._database.rows(

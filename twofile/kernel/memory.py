@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from twofile.engine.calls import as_calls
 from twofile.errors import KernelError
 from twofile.kernel.label import Label, join
 from twofile.kernel.page import Page, View, said
@@ -29,6 +30,7 @@ __all__ = ["Frame", "Memory", "Segment"]
 _FULL = 2 / 3  # how full the window may be after something was put out
 _PAGED = 0.25  # of the window: what may be brought back; for half of it there is always room
 _SUMMARY = 0.15  # of the window
+_MOST = 12  # pages that are brought back at once
 _SHOWN = 0.6  # of what is left: of a message that is too long; the rest is for what is brought back
 _LARGE = 48  # tokens of a result that a stub is shorter than
 _SENTENCE = re.compile(r"[^.!?\n]*[.!?]?")
@@ -180,7 +182,7 @@ class Memory:
         out = [page.name for turn in state.all[:-1] for page in turn.pages if page.name not in resident]
         query = said(state.turns[-1].messages[0])[:2000]
         room = min(int(self.window * _PAGED), self.budget - len(ids) - 24)
-        for page in self.index.find(query, out) if room > 0 else ():
+        for page in self.index.find(query, out, _MOST) if room > 0 else ():
             if page.size + 12 <= room:
                 state.paged.append(page.name)
                 room -= page.size + 12
@@ -209,10 +211,7 @@ class Memory:
                     text = f"Recalled from earlier:\n{lines}\n\n{text}"
                 shown: dict[str, Any] = {"role": message[0].role, "content": text}
                 if message[0].calls:
-                    shown["tool_calls"] = [
-                        {"type": "function", "function": {"name": call["name"], "arguments": call["arguments"]}}
-                        for call in message[0].calls
-                    ]
+                    shown["tool_calls"] = as_calls((call["name"], call["arguments"]) for call in message[0].calls)
                 messages.append(shown)
         return messages
 

@@ -113,7 +113,7 @@ class Process:
         self._now: Turn | None = None
         self._stopped = threading.Event()
         self._own, self._out = 0, tuple[str, ...]()
-        self.view = self._look()
+        self.view = self.look()
         self.index = Index(self._embed)
         mine = Drivers(driver for name in self.view.tools if name in drivers and (driver := drivers[name]))
         if "recall" in self.view.tools and "recall" not in mine:
@@ -129,9 +129,8 @@ class Process:
         self.reserve = reserve
 
     def _embed(self, words: str) -> Any:
-        engine = self.image.engine
-        ids = engine.tokenize(words)[: min(256, engine.context_length)]
-        return engine.embed(ids or [max(0, engine.info.eos)])
+        ids = self.image.engine.tokenize(words)
+        return ids, self.image.engine.rows(ids)
 
     def _count(self, words: str) -> int:
         return len(self.image.engine.tokenize(words))
@@ -140,7 +139,8 @@ class Process:
         found: list[int] = self.image.template.render(messages, tools=tools or None)
         return found
 
-    def _look(self) -> View:
+    def look(self) -> View:
+        """What the log says of it by now."""
         return view_of(self.log.events(self.pid), self._count)
 
     def _note(self, kind: str, body: Mapping[str, Any]) -> Event:
@@ -150,7 +150,7 @@ class Process:
 
     def frame(self) -> Frame:
         """What is before the model now; nothing is changed."""
-        return self.memory.frame(self._look())
+        return self.memory.frame(self.look())
 
     def say(
         self,
@@ -179,9 +179,8 @@ class Process:
             raise KernelError(f"process {self.pid} is speaking with another client", "wait, or fork it")
         try:
             self._stopped.clear()
-            events = self.log.events(self.pid)
-            self._own = max((event.seq for event in events if event.pid == self.pid), default=0)
-            view = view_of(events, self._count)
+            self._own = self.log.end(self.pid)
+            view = self.look()
             if view.ended:
                 hint = f"twofile fork {self.pid} goes on from it"
                 raise KernelError(f"process {self.pid} is over: {view.ended}", hint)
@@ -199,7 +198,7 @@ class Process:
     def _speak(self, approve: Approve, sampling: Sampling, poll: Callable[[], bool] | None) -> Iterator[Said]:
         """Rounds of saying and calling, until there are no calls."""
         for round in range(self.budget.rounds + 1):
-            view = self._look()
+            view = self.look()
             frame = self.memory.frame(view)
             for kind, body in frame.changes:
                 self._note(kind, body)
@@ -303,10 +302,6 @@ class Process:
             else:
                 yield self._result(call, _told(_UNKNOWN, name), label)
 
-    def view_last(self) -> int:
-        """The last event that it has."""
-        return self.log.events(self.pid)[-1].seq
-
     def stop(self) -> None:
         """Stop what is being said or done, from any thread."""
         self._stopped.set()
@@ -316,8 +311,7 @@ class Process:
     def end(self, how: Literal["ended", "killed"] = "ended") -> None:
         """No more is said; what was granted to it alone is gone."""
         self.stop()
-        events = self.log.events(self.pid)
-        self._own = max(event.seq for event in events if event.pid == self.pid)
+        self._own = self.log.end(self.pid)
         self._note("state", {"state": how})
         self.grants.end(self.pid)
 

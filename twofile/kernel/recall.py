@@ -1,10 +1,11 @@
 """Finding what left the window: by words and by meaning, both rankings fused; and the tool by which a model asks.
 
-Words: SQLite's FTS5 with stems (BM25). Meaning: the mean of the model's own states over a page (`Engine.embed`), as far
-as the model has any; pages are embedded when they are first looked for, once. Fusion is by reciprocal rank. Cost: a
-pass over each page once; a product with all vectors for each question.
+Words: SQLite's FTS5 with stems (BM25). Meaning: the vectors that the model has of the tokens, the rarer the heavier,
+less what all pages have in common; on a small model this finds what is said in other words far better than the states
+of its last layer do. Fusion is by reciprocal rank. Cost: nothing is evaluated; a product with all pages a question.
 
-Sources: BM25, Robertson and Zaragoza 2009; reciprocal rank fusion, Cormack and others 2009.
+Sources: BM25, Robertson and Zaragoza 2009; smooth inverse frequency, Arora and others 2017; reciprocal rank fusion,
+Cormack and others 2009.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +28,7 @@ __all__ = ["Index", "Recall"]
 
 _WORD = re.compile(r"\w+")
 _RANK = 60.0  # as fusion has it: how little the first few places differ
+_NEAR = 32  # pages that are near by meaning
 _COMMON = frozenset((
     "a", "about", "an", "and", "are", "as", "at", "be", "been", "but", "by", "can", "could", "did", "do", "does", "for",
     "from", "had", "has", "have", "he", "her", "him", "his", "how", "i", "if", "in", "is", "it", "its", "me", "my",
@@ -34,20 +37,61 @@ _COMMON = frozenset((
     "you", "your",
 ))  # fmt: skip
 
-Embed = Callable[[str], NDArray[np.float32]]
+_RARE = 1e-3  # the share of all tokens at which one weighs half of what the rarest does
+_STALE = 1.25  # weights are counted anew when there is so much more text than the last time
+
+Embed = Callable[[str], tuple[Sequence[int], NDArray[np.float32]]]
+
+
+class _Meaning:
+    """Vectors of texts, by the vectors of their tokens."""
+
+    def __init__(self, embed: Embed) -> None:
+        self._embed = embed
+        self._texts: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
+        self._seen: Counter[int] = Counter()
+        self._weighed, self._share = 0, dict[int, float]()
+        self._vectors: dict[int, NDArray[np.float32]] = {}
+
+    def add(self, row: int, text: str) -> None:
+        """One more page."""
+        ids, rows_TD = self._embed(text)
+        self._texts[row] = np.asarray(ids, np.int64), rows_TD
+        self._seen.update(ids)
+
+    def _vector(self, ids: Iterable[int], rows_TD: NDArray[np.float32]) -> NDArray[np.float32]:
+        weights_T = np.array([_RARE / (_RARE + self._share.get(token, 0.0)) for token in ids], np.float32)
+        vector_D: NDArray[np.float32] = weights_T @ rows_TD / max(1, len(weights_T))
+        return vector_D
+
+    def rank(self, query: str, rows: Iterable[int]) -> list[int]:
+        """Pages, the nearest first."""
+        total = self._seen.total()
+        if total > self._weighed * _STALE:
+            self._weighed, self._vectors = total, {}
+            self._share = {token: count / total for token, count in self._seen.items()}
+        ordered = sorted(rows)
+        for row in ordered:
+            if row not in self._vectors:
+                self._vectors[row] = self._vector(*self._texts[row])
+        matrix_ND = np.stack([self._vectors[row] for row in ordered])
+        mean_D = matrix_ND.mean(axis=0)
+        centred_ND = matrix_ND - mean_D
+        score_N = centred_ND @ (self._vector(*self._embed(query)) - mean_D)
+        score_N /= np.maximum(np.linalg.norm(centred_ND, axis=1), 1e-12)
+        return [ordered[i] for i in np.argsort(-score_N, kind="stable")[:_NEAR]]
 
 
 class Index:
-    """The pages of a process, to be found. `embed`: the vector of a text, or None to look for words alone."""
+    """The pages of a process, to be found. `embed`: the tokens of a text and their vectors; None: words alone."""
 
     def __init__(self, embed: Embed | None = None) -> None:
-        self._embed = embed
+        self._meaning = None if embed is None else _Meaning(embed)
         self._lock = threading.Lock()
         self._base = sqlite3.connect(":memory:", check_same_thread=False)
         self._base.execute("CREATE VIRTUAL TABLE page USING fts5 (text, tokenize = 'porter unicode61')")
         self._pages: dict[int, Page] = {}
         self._rows: dict[str, int] = {}
-        self._vectors: dict[int, NDArray[np.float32]] = {}
 
     def add(self, pages: Iterable[Page]) -> None:
         """Make pages known; those that are already are passed over."""
@@ -57,6 +101,8 @@ class Index:
                     row = len(self._pages) + 1
                     self._pages[row], self._rows[page.name] = page, row
                     self._base.execute("INSERT INTO page (rowid, text) VALUES (?, ?)", (row, page.text))
+                    if self._meaning is not None:
+                        self._meaning.add(row, page.text)
 
     def page(self, name: str) -> Page | None:
         """A page by its name."""
@@ -69,12 +115,11 @@ class Index:
             rows = {self._rows[name] for name in among if name in self._rows}
             if not rows:
                 return []
-            by_words = self._by_words(query, rows)
-            by_meaning = self._by_meaning(query, rows)
+            by_meaning = self._meaning.rank(query, rows) if self._meaning is not None and query.strip() else []
             score: dict[int, float] = {}
-            for ranking, weight in ((by_words, 1.0), (by_meaning, 0.5)):
+            for ranking in (self._by_words(query, rows), by_meaning):
                 for place, row in enumerate(ranking):
-                    score[row] = score.get(row, 0.0) + weight / (_RANK + place)
+                    score[row] = score.get(row, 0.0) + 1 / (_RANK + place)
             best = sorted(score, key=lambda row: (-score[row], row))
             return [self._pages[row] for row in best[:most]]
 
@@ -85,19 +130,6 @@ class Index:
         asked = " OR ".join(f'"{word}"' for word in words[:64])
         found = self._base.execute("SELECT rowid FROM page WHERE page MATCH ? ORDER BY bm25(page)", (asked,)).fetchall()
         return [row for (row,) in found if row in rows]
-
-    def _by_meaning(self, query: str, rows: set[int]) -> list[int]:
-        if self._embed is None or not query.strip():
-            return []
-        for row in rows:
-            if row not in self._vectors:
-                self._vectors[row] = self._embed(self._pages[row].text)
-        ordered = sorted(rows)
-        matrix_ND = np.stack([self._vectors[row] for row in ordered])
-        mean_D = matrix_ND.mean(axis=0)  # what all texts have in common says nothing
-        centred_ND = matrix_ND - mean_D
-        score_N = centred_ND @ (self._embed(query) - mean_D) / np.maximum(np.linalg.norm(centred_ND, axis=1), 1e-6)
-        return [ordered[i] for i in np.argsort(-score_N, kind="stable")[:32]]
 
 
 class Recall:
