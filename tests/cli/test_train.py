@@ -94,6 +94,7 @@ def test_a_recipe_and_texts_in_place_of_its_own(
         (("TEXTS", "--params", "many"), "5M", 2),
         (("TEXTS", "--params", "1M", "--depth", "3"), "both say", 1),
         (("TEXTS", "--into", "x"), "--into is for --ladder", 2),
+        (("TEXTS", "--into", "x", "--ladder", "--dry-run"), "--dry-run is for one run", 2),
         (("TEXTS", "--heads", "3", "--kv-heads", "2"), "n_heads 3", 1),
     ],
 )

@@ -231,7 +231,7 @@ def maps_command(pid: int, path: Path | None, window: int | None) -> None:
     """Show the pages of process PID: which are before the model, how large they are, where they come from."""
     with _kernel(path) as kernel:
         process = kernel.open(pid, window=window)
-        view = process._look()
+        view = process.look()
         frame = process.memory.frame(view)
         rows = [("page", "role", "tokens", "state", "from", "begins")]
         for turn in view.turns:
@@ -285,9 +285,7 @@ def _traced(event: Event) -> Iterator[str]:
 def kill_command(pid: int, path: Path | None) -> None:
     """End process PID: nothing more is said in it. What was said stays, and can be forked."""
     with _log(path) as log:
-        events = log.events(pid)
-        own = [event.seq for event in events if event.pid == pid]
-        log.append(pid, "state", {"state": "killed"}, own[-1])
+        log.append(pid, "state", {"state": "killed"}, log.end(pid))
         click.echo(f"process {pid} is killed")
 
 
@@ -298,11 +296,7 @@ def kill_command(pid: int, path: Path | None) -> None:
 def fork_command(pid: int, path: Path | None, upto: int | None) -> None:
     """Make a branch of process PID, which goes its own way from here, or from an earlier event."""
     with _log(path) as log:
-        events = [event for event in log.events(pid) if upto is None or event.seq <= upto]
-        if not events:
-            raise KernelError(f"process {pid} has no event {upto}", f"twofile replay {pid} shows their numbers")
-        last = next((event.seq for event in reversed(events) if event.kind != "state"), events[-1].seq)
-        event = log.begin("fork", {"of": pid}, parent=pid, upto=last)
+        event = log.fork(pid, upto)
         click.echo(event.pid)
         note(f"twofile talk --process {event.pid}")
 

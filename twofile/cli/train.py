@@ -172,9 +172,9 @@ def train_command(
 
         if into is None:
             raise click.UsageError("--ladder needs --into FOLDER")
-        of_runs = {
-            "--out": out, "--run": run, "--resume": resume, "--dry-run": dry_run, "--type": kind, "--force": force
-        }  # fmt: skip
+        if dry_run:
+            raise click.UsageError("--dry-run is for one run; a ladder can be stopped with Ctrl-C and goes on")
+        of_runs = {"--out": out, "--run": run, "--resume": resume, "--type": kind, "--force": force}
         for name, value in of_runs.items():
             if value:
                 note(f"{name} is ignored: a ladder makes the runs in its folder, and goes on by itself")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,7 +25,19 @@ from twofile.engine.sampler import Sampling
 from twofile.engine.scheduler import Scheduler
 from twofile.errors import ContextError
 
-__all__ = ["Called", "Event", "Finished", "Marks", "Turn", "Working", "call_of", "functions", "marks_of", "turn"]
+__all__ = [
+    "Called",
+    "Event",
+    "Finished",
+    "Marks",
+    "Turn",
+    "Working",
+    "as_calls",
+    "call_of",
+    "functions",
+    "marks_of",
+    "turn",
+]
 
 _MARKS = (("<|tool_call|>", "", "<|/tool_call|>"), ("<tool_call>", "\n", "</tool_call>"))
 
@@ -151,6 +163,11 @@ def call_of(text: str, tools: Tools, key: str = "arguments") -> Called | None:
     if not isinstance(name, str) or name not in dict(functions(tools)) or not isinstance(arguments, Mapping):
         return None
     return Called(name, json.dumps(arguments, ensure_ascii=False))
+
+
+def as_calls(made: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
+    """Names and arguments of calls as the `tool_calls` of a message."""
+    return [{"type": "function", "function": {"name": name, "arguments": given}} for name, given in made]
 
 
 def turn(

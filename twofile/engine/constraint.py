@@ -7,13 +7,15 @@ can always have one more digit, and a model that never ends it runs into `max_to
 A constraint sees the bytes of tokens, so it knows nothing of how a text was cut into tokens. Control tokens are no
 text: none is ever allowed, but for those that end a generation, where the text may end.
 
-The vocabulary is read once for each open model: 0.1 s for 32,000 tokens, 0.4 s for 128,000.
+The vocabulary is read once for each open model: 0.1 s for 32,000 tokens, 0.4 s for 128,000. A grammar is compiled once
+for each, too, as long as it is among the last that were asked for.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -31,6 +33,7 @@ from twofile.errors import EngineError
 # which is what a model writes that does not know what else to write.
 _JSON_SPACE = r" |\n[ \t]{0,32}"
 
+_KEPT = 32  # compiled grammars of a model
 _LIMITS = LLParserLimits(verbose_errors=False)
 
 
@@ -41,13 +44,17 @@ class Constraint:
 
     def __init__(self, backend: Backend, grammar: str, what: str) -> None:
         self._tokens = _tokens_of(backend)
-        self._root = LLMatcher(self._tokens.tokenizer, grammar, log_level=0, limits=_LIMITS)
+        kept = self._tokens.kept(grammar)
+        self._root = kept or LLMatcher(self._tokens.tokenizer, grammar, log_level=0, limits=_LIMITS)
+        if kept:
+            return
         if self._root.is_error():
             raise ValueError(f"{what} cannot be used: {self._root.get_error().strip()}")
         try:
             self.start().check()
         except EngineError as error:
             raise ValueError(f"{what} cannot be used: {error.message}") from None
+        self._tokens.keep(grammar, self._root)
 
     @classmethod
     def json_schema(cls, engine: Engine, schema: str | Mapping[str, Any]) -> Constraint:
@@ -177,6 +184,21 @@ class _Tokens:
         self._bytes = {text: i for i, text in enumerate(texts) if len(text) == 1}
         self._backend = ref(backend)  # the cache below must not keep a model open
         self.tokenizer = LLTokenizer(TokenizerWrapper(self))
+        self._roots: OrderedDict[str, LLMatcher] = OrderedDict()
+
+    def kept(self, grammar: str) -> LLMatcher | None:
+        """A grammar that was compiled before."""
+        with _lock:
+            if grammar in self._roots:
+                self._roots.move_to_end(grammar)
+            return self._roots.get(grammar)
+
+    def keep(self, grammar: str, root: LLMatcher) -> None:
+        """Have it the next time."""
+        with _lock:
+            self._roots[grammar] = root
+            while len(self._roots) > _KEPT:
+                self._roots.popitem(last=False)
 
     def __call__(self, text: bytes) -> list[int]:
         """Tokens whose bytes are this very text, which a grammar asks for, cut as the model is used to."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from twofile.engine.calls import Called, Turn, marks_of, turn
+from twofile.engine.calls import Called, Turn, as_calls, marks_of, turn
 from twofile.engine.engine import Engine
 from twofile.engine.generate import Piece
 from twofile.engine.sampler import Sampling
@@ -111,6 +111,5 @@ def _played(tool: Tool, called: Called, row: Mapping[str, Any]) -> Call:
 
 def _messages(call: Call) -> list[Message]:
     """A call and its result, as a conversation has them."""
-    function = {"name": call.name, "arguments": call.arguments}
-    said = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
+    said = {"role": "assistant", "content": "", "tool_calls": as_calls([(call.name, call.arguments)])}
     return [said, {"role": "tool", "content": call.result}]
