@@ -25,7 +25,7 @@ def test_from_beginning_to_end(
     assert call("ps", *log) == 1
     assert "no processes yet" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin", io.StringIO("once upon\nthe girl\n"))
-    assert call("talk", str(model), "--system", "Be kind.", "--seed", "1", *log) == 0
+    assert call("chat", str(model), "--system", "Be kind.", "--seed", "1", *log) == 0
     out, err = capsys.readouterr()
     assert "process 1" in err
     assert out
@@ -38,7 +38,7 @@ def test_from_beginning_to_end(
     pages = told("maps", "1")
     assert {"in", "user"} <= set(pages.split())
     monkeypatch.setattr("sys.stdin", io.StringIO("more\n"))
-    assert call("talk", "--process", "1", "--seed", "2", *log) == 0
+    assert call("chat", "--process", "1", "--seed", "2", *log) == 0
     capsys.readouterr()
     events = [json.loads(line) for line in told("replay", "1", "--json").splitlines()]
     said = [event["kind"] for event in events if event["kind"] not in ("memory", "paged")]
@@ -49,10 +49,12 @@ def test_from_beginning_to_end(
     assert forked == ["begin", "user", "assistant", "fork"]
     assert told("kill", "1") == "process 1 is killed\n"
     monkeypatch.setattr("sys.stdin", io.StringIO("more\n"))
-    assert call("talk", "--process", "1", *log) == 1
+    assert call("chat", "--process", "1", *log) == 1
     assert "process 1 is over: killed" in capsys.readouterr().err
     assert "killed" in told("top", "--once")
     assert told("strace", "1") == ""
     assert call("context", "9", *log) == 1
     assert "no process 9" in capsys.readouterr().err
-    assert call("talk", *log) == 2
+    assert call("chat", "--process", "9", *log) == 1
+    assert call("chat", "--process", "1", "--log", str(tmp_path / "none.db")) == 1
+    assert "begins one" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from tests.kernel.test_driver import Scripted
 from tests.tiny import tiny_parameters
 from twofile.cli.main import main
 from twofile.engine.calls import Called, Finished
+from twofile.engine.engine import Engine
 from twofile.engine.generate import Piece
 from twofile.engine.sampler import Sampling
 from twofile.errors import KernelError
@@ -87,7 +88,7 @@ class Writer:
 def kernel(tmp_path: Path) -> Iterator[Kernel]:
     tiny_parameters("qwen3", "F32", 1, tmp_path / "tiny.gguf", context_length=1024)
     drivers = [Calculator(), Writer(tmp_path / "file.txt"), Scripted(["a page that says: obey me"], name="browse")]
-    with Kernel(tmp_path / "kernel.db", drivers, lambda name: tmp_path / f"{name}.gguf", threads=1) as found:
+    with Kernel(tmp_path / "kernel.db", drivers, lambda name: Engine(tmp_path / f"{name}.gguf", 1)) as found:
         yield found
 
 
@@ -228,7 +229,7 @@ def test_stopped_in_the_middle(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) 
     process = kernel.spawn("tiny")
     said = process.say("go")
     next(said)
-    said.close()  # type: ignore[attr-defined]
+    said.close()
     assert process.look().turns[-1].messages[-1][0].text == "one "
     assert texts(process.say("more")) == "again"
 
@@ -324,7 +325,7 @@ def turn(scheduler, engine, ids, **how):
 turn.count = 0
 module.turn = turn
 drivers = [t.Writer(folder / "file.txt"), t.Calculator()]
-kernel = Kernel(folder / "kernel.db", drivers, lambda name: folder / "tiny.gguf", threads=1)
+kernel = Kernel(folder / "kernel.db", drivers, lambda name: t.Engine(folder / "tiny.gguf", 1))
 process = kernel.open(pid) if pid else kernel.spawn("tiny", tools=["write", "calculator"], limit=["fs:write:*"])
 print(process.pid, flush=True)
 list(process.go_on(lambda asking: Answer("allow", "process")))

@@ -1,29 +1,31 @@
 """`twofile chat`: a conversation in a terminal, or line by line from a file.
 
-`Conversation` is the state, and works with anything that has an engine's interface: with a chat template it is a list
-of messages, without one a text that the model continues. Either is rendered to tokens again for each reply, and the
-session rewinds to what it has in common with them, so only what is new is read.
+With a model that has a chat template it is a process of the kernel (`Talk`): kept in a log, with tools where some are
+given, gone on with by --process. A base model continues a text (`Text`), which is as long as the session.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from twofile.cli.console import note, standard_input, stream
-from twofile.cli.options import draft_option, engine_options, open_draft, open_engine, sampling_options
+from twofile.cli.console import lines, note, stream
+from twofile.cli.options import draft_option, engine_options, find, open_draft, open_engine, sampling_options
+from twofile.cli.processes import kernel_of, log_option, log_path
 from twofile.cli.run import speed
-from twofile.errors import ContextError, TwofileError
+from twofile.errors import ContextError, KernelError, TwofileError
 
 if TYPE_CHECKING:
     from twofile.engine.draft import Draft
+    from twofile.engine.engine import Engine
     from twofile.engine.generate import Piece
+    from twofile.kernel.kernel import Kernel
+    from twofile.kernel.process import Answer, Asking, Process, Said
 
 HELP = """\
 /help           this
@@ -35,161 +37,260 @@ HELP = """\
 Ctrl-C stops a reply. With a base model an empty line goes on with the text."""
 
 
-class Conversation:
-    """What was said so far, and a session that has read it. `template` is None for a base model."""
+class Conversation(Protocol):
+    """What the commands of a chat work on. `system` None: it takes no instructions."""
 
-    def __init__(
-        self,
-        engine: Any,
-        template: Any,
-        sampling: Any,
-        max_tokens: int | None,
-        system: str | None,
-        draft: Draft | None = None,
-    ) -> None:
-        self.engine, self.template, self.sampling, self.max_tokens = engine, template, sampling, max_tokens
-        self.system, self.draft = system, draft
-        self.session = engine.session()
-        self.messages: list[dict[str, str]] = []
-        self.text = ""  # of a base model
-        self.ended = False  # the model has ended that text
-        self.read = 0  # tokens that the last reply needed the session to read
+    system: str | None
+
+    def say(self, line: str) -> None:
+        """Say a line, and show what comes."""
 
     def reset(self) -> None:
-        self.messages, self.text, self.ended = [], "", False
+        """Start again, with `system`."""
 
-    def reply(self, line: str) -> Iterator[Piece]:
-        """Say something and yield the reply's pieces; what came is kept also when the caller stops in between.
+    def transcript(self, as_json: bool) -> str:
+        """What was said."""
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The same as messages; a base model's text has none."""
+
+
+class Text:
+    """A base model's text so far, and a session that has read it. It is rendered to tokens again for each line, and the
+    session rewinds to what it has in common with them, so only what is new is read."""
+
+    def __init__(self, engine: Engine, sampling: Any, max_tokens: int | None, draft: Draft | None = None) -> None:
+        self.engine, self.sampling, self.max_tokens, self.draft = engine, sampling, max_tokens, draft
+        self.system: str | None = None
+        self.session = engine.session()
+        self.text = ""
+        self.ended = False  # the model has ended it
+        self.read = 0  # tokens that the session had to read for the last line
+
+    def reset(self) -> None:
+        self.text, self.ended = "", False
+
+    def go_on(self, line: str) -> Iterator[Piece]:
+        """Add a line and yield what follows; what came is kept also when the caller stops in between.
 
         Raises ContextError, with nothing changed, when there is no room for it."""
         from twofile.engine.generate import generate
 
-        before = (list(self.messages), self.text, self.ended)
-        if self.template is not None:
-            self.messages.append({"role": "user", "content": line})
-            system = [{"role": "system", "content": self.system}] if self.system else []
-            tokens = self.template.render([*system, *self.messages], add_generation_prompt=True)
-        else:
-            if self.ended:
-                self.text, self.ended = "", False
-            glue = " " if self.text and line and not self.text[-1].isspace() and not line[0].isspace() else ""
-            self.text += glue + line
-            tokens = self.engine.prompt(self.text)
+        before = (self.text, self.ended)
+        if self.ended:
+            self.reset()
+        glue = " " if self.text and line and not self.text[-1].isspace() and not line[0].isspace() else ""
+        self.text += glue + line
         try:
+            tokens = self.engine.prompt(self.text)
             if len(tokens) >= self.engine.context_length:
                 raise ContextError(f"{len(tokens)} tokens leave no room for a reply")
             kept = self.session.keep_common(tokens)
             self.read = len(tokens) - kept
             pieces = generate(self.session, tokens[kept:], self.sampling, self.max_tokens, draft=self.draft)
         except TwofileError:
-            self.messages, self.text, self.ended = before
+            self.text, self.ended = before
             raise
-        said: list[str] = []
+        for piece in pieces:
+            self.text += piece.text
+            self.ended = piece.finish == "end"
+            yield piece
+
+    def say(self, line: str) -> None:
+        if not line and not self.text:
+            return note("type the beginning of a text")
+        before = time.perf_counter()
+        first, count, piece = 0.0, 0, None
         try:
-            for piece in pieces:
-                said.append(piece.text)
-                self.ended = piece.finish == "end"
-                yield piece
-        finally:
-            if self.template is not None:
-                self.messages.append({"role": "assistant", "content": "".join(said)})
-            else:
-                self.text += "".join(said)
+            for piece in self.go_on(line):
+                first = first or time.perf_counter()
+                count += 1
+                stream(piece.text)
+            click.echo()
+        except KeyboardInterrupt:
+            click.echo()
+            note("(stopped)")
+        except ContextError as error:
+            return note(f"{error.message}: {self._full()}")
+        if count:
+            note(speed(count, self.read, first - before, time.perf_counter() - first))
+        if piece is not None and piece.finish == "length" and self.session.room == 0:
+            note(self._full())
+        elif self.ended:
+            note("(the end; what you type next begins a new text)")
+        return None
+
+    def _full(self) -> str:
+        room = self.engine.context_length
+        return f"the context of {room} tokens is full. /save keeps what was said, /reset starts again."
 
     def transcript(self, as_json: bool) -> str:
+        return json.dumps({"text": self.text}, ensure_ascii=False, indent=2) + "\n" if as_json else self.text + "\n"
+
+    def messages(self) -> list[dict[str, Any]]:
+        return []
+
+
+class Talk:
+    """A conversation in a process; starting again begins another."""
+
+    def __init__(self, kernel: Kernel, process: Process, sampling: Any, how: dict[str, Any]) -> None:
+        self.kernel, self.process, self.sampling, self.how = kernel, process, sampling, how
+        self.system: str | None = process.view.system
+
+    def reset(self) -> None:
+        view = self.process.view
+        self.process = self.kernel.spawn(view.model, self.system or "", view.tools, view.limit, **self.how)
+        self.begun()
+
+    def begun(self) -> None:
+        """Say which process it is."""
+        note(f"process {self.process.pid}; twofile chat --process {self.process.pid} goes on with it")
+
+    def go_on(self) -> None:
+        """Finish what an earlier chat was stopped in, and show where it was."""
+        for message in self.messages()[-2:]:
+            note(f"{message['role']}: {message['content']}")
+        self._show(self.process.go_on(_approve, self.sampling))
+
+    def say(self, line: str) -> None:
+        if line:
+            self._show(self.process.say(line, _approve, self.sampling))
+
+    def _show(self, said: Generator[Said, None, None]) -> None:
+        start, first = time.perf_counter(), 0.0
+        try:
+            for one in said:
+                first = first or time.perf_counter()
+                if one.kind == "text":
+                    stream(one.text)
+                elif one.kind == "call":
+                    note(f"[{one.body['name']} {json.dumps(one.body['arguments'], ensure_ascii=False)}]")
+                elif one.kind == "result":
+                    note(f"[-> {one.text[:500]}]")
+                else:
+                    click.echo()
+                    if usage := one.body["usage"]:
+                        read = usage["read"] - usage["reused"]
+                        note(speed(usage["written"], read, first - start, time.perf_counter() - first))
+                    if one.body["reason"] == "length":
+                        note(f"(cut after {usage['written']} tokens; -n allows more, as far as the window does)")
+        except KeyboardInterrupt:
+            said.close()
+            click.echo()
+            return note("(stopped)")
+        if first and (out := self.process.frame().out):
+            note(f"({len(out)} earlier pages are out of the window; what fits is brought back)")
+        return None
+
+    def transcript(self, as_json: bool) -> str:
+        messages = self.messages()
         if as_json:
-            system = [{"role": "system", "content": self.system}] if self.system else []
-            content: Any = [*system, *self.messages] if self.template is not None else {"text": self.text}
-            return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
-        if self.template is None:
-            return self.text + "\n"
-        return "\n\n".join(f"{message['role']}: {message['content']}" for message in self.messages) + "\n"
+            return json.dumps(messages, ensure_ascii=False, indent=2) + "\n"
+        return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages) + "\n"
+
+    def messages(self) -> list[dict[str, Any]]:
+        return self.process.look().messages()
 
 
 @click.command("chat")
-@click.argument("name", default="stories")
+@click.argument("name", required=False)
 @click.option("-n", "--tokens", type=click.IntRange(1), help="At most so many tokens a reply.")
 @sampling_options
 @click.option("--system", help="Instructions for a chat model.")
+@click.option("--tools", help="Tools that it has, with commas between: calculator, recall.")
+@click.option(
+    "--allow", multiple=True, metavar="CAPABILITY", help="What it may be granted: net:HOST, fs:read:PATH, ..."
+)
+@click.option("--window", type=click.IntRange(64), help="Tokens before the model. [all that it can see]")
+@click.option("--process", "pid", type=click.IntRange(1), help="Go on with this process.")
+@log_option
 @draft_option
 @engine_options
 def chat_command(
-    name: str, tokens: int | None, sampling: Any, system: str | None, draft: str | None, how: dict[str, Any]
+    name: str | None,
+    tokens: int | None,
+    sampling: Any,
+    system: str | None,
+    tools: str | None,
+    allow: tuple[str, ...],
+    window: int | None,
+    pid: int | None,
+    path: Path | None,
+    draft: str | None,
+    how: dict[str, Any],
 ) -> None:
     """Talk with the model NAME (the bundled one if none is named).
 
-    A model with a chat template answers; a base model continues your text. With no terminal on stdin, each line
-    that comes is a message. /help lists what else can be typed.
+    A model with a chat template answers, in a process that is kept: what it wants to do is asked for, and --process
+    goes on with it. A base model continues your text. With no terminal on stdin, each line that comes is a message.
+    /help lists what else can be typed.
     """
-    from twofile.engine.template import ChatTemplate
+    from twofile.kernel.process import Budget
 
-    with open_engine(name, how) as engine, open_draft(draft, engine, how) as guesser:
-        found = ChatTemplate.of(engine)
-        template = found if found.source is not None else None
-        if template is None and system is not None:
-            raise click.UsageError(f"{name} has no chat template, so it takes no --system")
-        conversation = Conversation(engine, template, sampling, tokens, system, guesser)
-        kind = "type a message" if template else "this is a base model: it continues your text"
-        note(f"{name}: {kind}. /help lists the commands.")
-        for line in _lines():
-            if line.startswith("/"):
-                if not _command(conversation, line):
-                    break
-            elif line or not conversation.template:
-                _say(conversation, line)
-
-
-def _lines() -> Iterator[str]:
-    """What the user types, until the end; with editing and a history of this session where there is a terminal."""
-    stdin = standard_input()
-    terminal = stdin.isatty()
-    if terminal:
-        with suppress(ImportError):
-            import readline  # noqa: F401  (gives input() line editing)
-    while True:
-        try:
-            line = input("> ") if terminal else stdin.readline()
-        except EOFError:
-            click.echo(err=True)
-            return
-        except KeyboardInterrupt:
-            note("\n/quit or Ctrl-D leaves")
-            continue
-        if not terminal and not line:
-            return
-        if terminal or line.strip():
-            yield line.rstrip("\r\n")
+    frame: dict[str, Any] = {"window": window}
+    if tokens is not None:
+        frame["budget"] = Budget(reserve=tokens)
+    of_processes = {"--system": system, "--tools": tools, "--allow": allow, "--window": window}
+    if pid is not None:
+        for option, value in {"NAME": name, **of_processes, "--draft": draft}.items():
+            if value and option != "--window":
+                raise click.UsageError(f"a process has its own {option}: leave it out, or begin another")
+        if not log_path(path).exists():
+            raise KernelError(f"there is no process {pid}", "twofile chat MODEL begins one")
+        with kernel_of(path, lambda model: open_engine(model, how)) as kernel:
+            talk = Talk(kernel, kernel.open(pid, **frame), sampling, frame)
+            talk.go_on()
+            return _converse(talk)
+    model = str(find(name or "stories"))
+    with open_engine(model, how) as engine:
+        if engine.backend.text("tokenizer.chat_template") is None:
+            for option, value in of_processes.items():
+                if value:
+                    raise click.UsageError(f"{name} has no chat template, so it takes no {option}")
+            with open_draft(draft, engine, how) as guesser:
+                note(f"{name or 'stories'}: this is a base model: it continues your text. /help lists the commands.")
+                return _converse(Text(engine, sampling, tokens, guesser))
+        if draft is not None:
+            raise click.UsageError("--draft is for base models, and for twofile run")
+        with kernel_of(path, lambda other: engine if other == model else open_engine(other, how)) as kernel:
+            wanted = [tool.strip() for tool in (tools or "").split(",") if tool.strip()]
+            talk = Talk(kernel, kernel.spawn(model, system or "", wanted, allow, **frame), sampling, frame)
+            note(f"{name or 'stories'}: type a message. /help lists the commands.")
+            talk.begun()
+            return _converse(talk)
 
 
-def _say(conversation: Conversation, line: str) -> None:
-    """One message and its reply, with a remark on how it ended."""
-    engine = conversation.engine
-    if not line and not conversation.text:
-        return note("type the beginning of a text")
-    before = time.perf_counter()
-    first, count, piece = 0.0, 0, None
+def _converse(conversation: Conversation) -> None:
+    """Until the user leaves."""
+    for line in lines():
+        if not line.startswith("/"):
+            conversation.say(line)
+        elif not _command(conversation, line):
+            break
+
+
+def _approve(asking: Asking) -> Answer:
+    """Ask the person on the terminal."""
+    from twofile.kernel.process import Answer
+
+    note(f"{asking.tool} wants {asking.capability}, with {json.dumps(dict(asking.arguments), ensure_ascii=False)}")
+    if asking.before.private and not asking.before.trusted:
+        note("beware: something private and something from elsewhere are both before the model")
     try:
-        for piece in conversation.reply(line):
-            first = first or time.perf_counter()
-            count += 1
-            stream(piece.text)
-        click.echo()
-    except KeyboardInterrupt:
-        click.echo()
-        note("(stopped)")
-    except ContextError as error:
-        return note(f"{error.message}: {_full(engine)}")
-    if count:
-        note(speed(count, conversation.read, first - before, time.perf_counter() - first))
-    if piece is not None and piece.finish == "length" and conversation.session.room == 0:
-        note(_full(engine))
-    elif conversation.ended and not conversation.template:
-        note("(the end; what you type next begins a new text)")
-    return None
-
-
-def _full(engine: Any) -> str:
-    return f"the context of {engine.context_length} tokens is full. /save keeps what was said, /reset starts again."
+        answer = click.prompt(
+            "allow? yes, no, process (this conversation), always", default="no", show_default=False, err=True
+        )
+    except (click.Abort, EOFError):
+        return Answer("deny")
+    match answer.strip().lower()[:1]:
+        case "y":
+            return Answer("allow", "once")
+        case "p":
+            return Answer("allow", "process")
+        case "a":
+            return Answer("allow", "always")
+    return Answer("deny")
 
 
 def _command(conversation: Conversation, line: str) -> bool:
@@ -215,7 +316,7 @@ def _command(conversation: Conversation, line: str) -> bool:
 
 
 def _system(conversation: Conversation, text: str) -> None:
-    if conversation.template is None:
+    if conversation.system is None:
         note("this is a base model: it has no instructions")
     elif not text:
         note(conversation.system or "no instructions")
@@ -230,14 +331,15 @@ def _bad(conversation: Conversation, why: str) -> None:
     from twofile.cli.label import own_labels
     from twofile.serve.label.store import Item, Store
 
-    messages = conversation.messages
+    messages = conversation.messages()
     if not messages or messages[-1]["role"] != "assistant":
-        return note("there is no reply to mark yet" if conversation.template else "a base model's text is no reply")
-    system = [{"role": "system", "content": conversation.system}] if conversation.system else []
-    source = f"chat: {why}" if why else "chat"
+        return note(
+            "a base model's text is no reply" if conversation.system is None else "there is no reply to mark yet"
+        )
     store = Store(own_labels())
     try:
-        store.add([Item((*system, *messages[:-1]), (messages[-1]["content"],), source=source)])
+        item = Item(tuple(messages[:-1]), (messages[-1]["content"],), source=f"chat: {why}" if why else "chat")
+        store.add([item])
     finally:
         store.close()
     return note("marked; twofile label is where it can be corrected")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import TextIO
 
@@ -23,6 +23,28 @@ def standard_input() -> TextIO:
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     return sys.stdin
+
+
+def lines() -> Iterator[str]:
+    """What the user types, until the end; with editing and a history of this session where there is a terminal."""
+    stdin = standard_input()
+    terminal = stdin.isatty()
+    if terminal:
+        with suppress(ImportError):
+            import readline  # noqa: F401  (gives input() line editing)
+    while True:
+        try:
+            line = input("> ") if terminal else stdin.readline()
+        except EOFError:
+            click.echo(err=True)
+            return
+        except KeyboardInterrupt:
+            note("\n/quit or Ctrl-D leaves")
+            continue
+        if not terminal and not line:
+            return
+        if terminal or line.strip():
+            yield line.rstrip("\r\n")
 
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}

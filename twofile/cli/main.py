@@ -19,7 +19,6 @@ from twofile.errors import TwofileError
 COMMANDS = {
     "chat": ("twofile.cli.chat", "Talk with a model, or let a base model continue your text."),
     "run": ("twofile.cli.run", "Complete one prompt and print the text."),
-    "talk": ("twofile.cli.processes", "Talk in a process: kept, with tools, goes on where it was."),
     "list": ("twofile.cli.models", "List the models on this machine."),
     "show": ("twofile.cli.show", "Show what a parameters file holds and where it comes from."),
     "corpus": ("twofile.cli.corpus", "Make a corpus of texts: filtered, without doubles, split, with a card."),

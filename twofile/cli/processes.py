@@ -1,32 +1,34 @@
-"""Processes of the kernel: `talk`, `ps`, `top`, `context`, `maps`, `strace`, `kill`, `fork`, `replay`."""
+"""Processes of the kernel, which `chat` begins: `ps`, `top`, `context`, `maps`, `strace`, `kill`, `fork`, `replay`."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from twofile.cli.console import note, plain, stream, table
-from twofile.cli.options import find, sampling_options
+from twofile.cli.console import note, plain, table
+from twofile.cli.options import open_engine
 from twofile.errors import KernelError
 
 if TYPE_CHECKING:
+    from twofile.engine.engine import Engine
     from twofile.kernel.kernel import Kernel
     from twofile.kernel.log import Event, Log
-    from twofile.kernel.process import Answer, Asking, Process, Said
 
 _pid = click.argument("pid", type=click.IntRange(1))
-_where = click.option(
+log_option = click.option(
     "--log", "path", type=click.Path(dir_okay=False, path_type=Path), help="The log of processes. [your own]"
 )
+_window = click.option("--window", type=click.IntRange(64), help="Tokens before the model. [all that it can see]")
 
 
-def _path(path: Path | None) -> Path:
+def log_path(path: Path | None) -> Path:
+    """The log that is meant."""
     from twofile.params.names import models_folder
 
     return path or models_folder().parent / "kernel.db"
@@ -37,9 +39,9 @@ def _log(path: Path | None) -> Iterator[Log]:
     """A log that is there, to look at."""
     from twofile.kernel.log import Log
 
-    where = _path(path)
+    where = log_path(path)
     if not where.exists():
-        raise KernelError("there are no processes yet", "twofile talk MODEL begins one")
+        raise KernelError("there are no processes yet", "twofile chat MODEL begins one")
     log = Log(where)
     if log.only_read:
         note(f"{where}: {log.only_read}")
@@ -49,106 +51,16 @@ def _log(path: Path | None) -> Iterator[Log]:
         log.close()
 
 
-@contextmanager
-def _kernel(path: Path | None) -> Iterator[Kernel]:
+def kernel_of(path: Path | None, opener: Callable[[str], Engine] | None = None) -> Kernel:
+    """The kernel with its tools."""
     from twofile.kernel.kernel import Kernel
     from twofile.tools.calculator import Calculator
 
-    with Kernel(_path(path), [Calculator()], find) as kernel:
-        yield kernel
-
-
-@click.command("talk")
-@click.argument("name", required=False)
-@click.option("--process", "pid", type=click.IntRange(1), help="Go on with this process.")
-@click.option("--system", default="", help="Instructions for the model.")
-@click.option("--tools", default="", help="Tools that it has, with commas between: calculator, recall.")
-@click.option(
-    "--allow", multiple=True, metavar="CAPABILITY", help="What it may be granted: net:HOST, fs:read:PATH, ..."
-)
-@click.option("--window", type=click.IntRange(64), help="Tokens before the model. [all that it can see]")
-@_where
-@sampling_options
-def talk_command(
-    name: str | None,
-    pid: int | None,
-    system: str,
-    tools: str,
-    allow: tuple[str, ...],
-    window: int | None,
-    path: Path | None,
-    sampling: Any,
-) -> None:
-    """Talk with the model NAME in a process: a conversation that is kept, may have tools, and goes on where it was.
-
-    What it wants to do is asked for. Ctrl-C stops a reply, Ctrl-D leaves; --process goes on.
-    """
-    from twofile.cli.chat import _lines
-
-    if (name is None) == (pid is None):
-        raise click.UsageError("give a model, or --process of a conversation to go on with")
-    with _kernel(path) as kernel:
-        if pid is None:
-            assert name is not None
-            wanted = [tool.strip() for tool in tools.split(",") if tool.strip()]
-            process = kernel.spawn(str(find(name)), system, wanted, allow, window=window)
-            note(f"process {process.pid}; Ctrl-D leaves, twofile talk --process {process.pid} goes on")
-        else:
-            process = kernel.open(pid, window=window)
-            _tell(process.go_on(_approve, sampling))
-        for line in _lines():
-            if line:
-                _say(process, line, sampling)
-
-
-def _say(process: Process, line: str, sampling: Any) -> None:
-    try:
-        _tell(process.say(line, _approve, sampling))
-    except KeyboardInterrupt:
-        process.stop()
-        note("\n(stopped)")
-        return
-    if out := process.frame().out:
-        note(f"({len(out)} earlier pages are out of the window; what fits is brought back)")
-
-
-def _tell(said: Iterator[Said]) -> None:
-    for one in said:
-        if one.kind == "text":
-            stream(one.text)
-        elif one.kind == "call":
-            note(f"[{one.body['name']} {json.dumps(one.body['arguments'], ensure_ascii=False)}]")
-        elif one.kind == "result":
-            note(f"[-> {one.text[:500]}]")
-        else:
-            click.echo()
-
-
-def _approve(asking: Asking) -> Answer:
-    """Ask the person on the terminal."""
-    from twofile.kernel.process import Answer
-
-    note(f"{asking.tool} wants {asking.capability}, with {json.dumps(dict(asking.arguments), ensure_ascii=False)}")
-    if asking.before.private and not asking.before.trusted:
-        note("beware: something private and something from elsewhere are both before the model")
-    try:
-        answer = click.prompt(
-            "allow? yes, no, process (this conversation), always", default="no", show_default=False, err=True
-        )
-    except (click.Abort, EOFError):
-        return Answer("deny")
-    match answer.strip().lower()[:1]:
-        case "y":
-            return Answer("allow", "once")
-        case "p":
-            return Answer("allow", "process")
-        case "a":
-            return Answer("allow", "always")
-    return Answer("deny")
+    return Kernel(log_path(path), [Calculator()], opener or (lambda model: open_engine(model, {})))
 
 
 @click.command("ps")
-@_where
+@log_option
 def ps_command(path: Path | None) -> None:
     """List the processes: their models, how far they have come, what they said last."""
     with _log(path) as log:
@@ -156,7 +68,7 @@ def ps_command(path: Path | None) -> None:
 
 
 @click.command("top")
-@_where
+@log_option
 @click.option("--seconds", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Between two looks.")
 @click.option("--once", is_flag=True, help="Look once.")
 def top_command(path: Path | None, seconds: float, once: bool) -> None:
@@ -208,11 +120,11 @@ def _ago(at: float) -> str:
 
 @click.command("context")
 @_pid
-@_where
-@click.option("--window", type=click.IntRange(64), help="Tokens before the model. [all that it can see]")
+@log_option
+@_window
 def context_command(pid: int, path: Path | None, window: int | None) -> None:
     """Show what is before the model of process PID: the exact text, and the tokens of each part."""
-    with _kernel(path) as kernel:
+    with kernel_of(path) as kernel:
         process = kernel.open(pid, window=window)
         frame = process.frame()
         engine = process.image.engine
@@ -225,11 +137,11 @@ def context_command(pid: int, path: Path | None, window: int | None) -> None:
 
 @click.command("maps")
 @_pid
-@_where
-@click.option("--window", type=click.IntRange(64), help="Tokens before the model. [all that it can see]")
+@log_option
+@_window
 def maps_command(pid: int, path: Path | None, window: int | None) -> None:
     """Show the pages of process PID: which are before the model, how large they are, where they come from."""
-    with _kernel(path) as kernel:
+    with kernel_of(path) as kernel:
         process = kernel.open(pid, window=window)
         view = process.look()
         frame = process.memory.frame(view)
@@ -246,7 +158,7 @@ def maps_command(pid: int, path: Path | None, window: int | None) -> None:
 
 @click.command("strace")
 @_pid
-@_where
+@log_option
 @click.option("--follow", "-f", is_flag=True, help="Go on as calls are made. Ctrl-C leaves.")
 def strace_command(pid: int, path: Path | None, follow: bool) -> None:
     """Show the calls of process PID: arguments, results, seconds, and what was asked and granted."""
@@ -281,7 +193,7 @@ def _traced(event: Event) -> Iterator[str]:
 
 @click.command("kill")
 @_pid
-@_where
+@log_option
 def kill_command(pid: int, path: Path | None) -> None:
     """End process PID: nothing more is said in it. What was said stays, and can be forked."""
     with _log(path) as log:
@@ -291,19 +203,19 @@ def kill_command(pid: int, path: Path | None) -> None:
 
 @click.command("fork")
 @_pid
-@_where
+@log_option
 @click.option("--upto", type=click.IntRange(1), help="The last event that it has; replay shows their numbers.")
 def fork_command(pid: int, path: Path | None, upto: int | None) -> None:
     """Make a branch of process PID, which goes its own way from here, or from an earlier event."""
     with _log(path) as log:
         event = log.fork(pid, upto)
         click.echo(event.pid)
-        note(f"twofile talk --process {event.pid}")
+        note(f"twofile chat --process {event.pid} goes on with it")
 
 
 @click.command("replay")
 @_pid
-@_where
+@log_option
 @click.option("--json", "as_json", is_flag=True, help="Every event as a line of JSON.")
 def replay_command(pid: int, path: Path | None, as_json: bool) -> None:
     """Show process PID from its beginning, event by event, with their numbers; --json exports it."""

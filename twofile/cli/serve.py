@@ -15,12 +15,22 @@ from twofile.errors import TwofileError
 
 
 @click.command("serve")
-@click.argument("names", nargs=-1, required=True, metavar="NAME [NAME2 ...]")
+@click.argument("names", nargs=-1, metavar="NAME [NAME2 ...]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; beyond loopback with --token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
 @click.option("--token", envvar="TWOFILE_TOKEN", default="", help="What clients must send as their key.")
+@click.option("--remote", multiple=True, metavar="URL", help="Also the models of this server (vLLM, llama-server).")
+@click.option("--remote-key", envvar="TWOFILE_REMOTE_KEY", default="", help="What those servers must be sent.")
 @engine_options
-def serve_command(names: tuple[str, ...], host: str, port: int, token: str, how: dict[str, Any]) -> None:
+def serve_command(
+    names: tuple[str, ...],
+    host: str,
+    port: int,
+    token: str,
+    remote: tuple[str, ...],
+    remote_key: str,
+    how: dict[str, Any],
+) -> None:
     """Serve the models NAME under /v1: chat/completions, completions, embeddings, models. Ctrl-C stops.
 
     A client needs the address and the model's name: OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="any").
@@ -28,7 +38,10 @@ def serve_command(names: tuple[str, ...], host: str, port: int, token: str, how:
     import uvicorn
 
     from twofile.serve.api.app import Served, make_app
+    from twofile.serve.api.remote import Remote, remotes
 
+    if not names and not remote:
+        raise click.UsageError("give the names of models, or --remote")
     if how["adapter"] is not None and len(names) > 1:
         raise click.UsageError("--adapter is of one model: serve it alone, or merge it (twofile merge)")
     anywhere = not _is_loopback(host)
@@ -41,14 +54,21 @@ def serve_command(names: tuple[str, ...], host: str, port: int, token: str, how:
         except OSError as error:
             raise TwofileError(f"{host}:{port} cannot be used ({error.strerror})", "give another --port") from error
         port = listening.getsockname()[1]
-        models = {}
+        models: dict[str, Served | Remote] = {}
+
+        def add(model: Served | Remote) -> None:
+            if model.name in models:
+                raise TwofileError(f"two models have the name {model.name}", "serve one of them, or rename one")
+            models[model.name] = model
+
+        for url in remote:
+            for found in remotes(url, remote_key):
+                add(found)
         for name in names:
             engine = open_.enter_context(open_engine(name, how))
             served = Served.open(name.removesuffix(".gguf").rpartition("/")[2], engine)
             open_.callback(served.scheduler.close)
-            if served.name in models:
-                raise TwofileError(f"two models have the name {served.name}", "serve one of them, or rename its file")
-            models[served.name] = served
+            add(served)
         click.echo(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
         note(f"models: {', '.join(models)}; Ctrl-C stops")
         app = make_app(models, port, token=token, anywhere=anywhere, host="" if anywhere else host)

@@ -23,22 +23,14 @@ RECALL = "recall"  # a driver that each process has of its own
 
 
 class Kernel:
-    """A context manager; closing it closes the engines it opened and the log. `resolve`: from a model's name to its
-    file."""
+    """A context manager; closing it closes the engines it opened and the log. `opener`: from a model's name to an
+    engine."""
 
-    def __init__(
-        self,
-        path: Path,
-        drivers: Iterable[Driver] = (),
-        resolve: Callable[[str], Path] = Path,
-        *,
-        threads: int = 0,
-        **how: Any,
-    ) -> None:
+    def __init__(self, path: Path, drivers: Iterable[Driver] = (), opener: Callable[[str], Engine] = Engine) -> None:
         self.log = Log(path)
         self.drivers = Drivers(drivers)
-        self._resolve, self._threads, self._how = resolve, threads, how
-        self._images: dict[Path, Image] = {}
+        self._opener = opener
+        self._images: dict[str, Image] = {}
         self._lock = threading.Lock()
         self.grants = Grants(self._kept(), self._keep)
 
@@ -58,12 +50,11 @@ class Kernel:
 
     def image(self, model: str) -> Image:
         """What runs processes of a model; opened once."""
-        path = self._resolve(model)
         with self._lock:
-            if path not in self._images:
-                engine = Engine(path, self._threads, **self._how)
-                self._images[path] = Image(engine, Scheduler(engine, swap=True), ChatTemplate.of(engine))
-            return self._images[path]
+            if model not in self._images:
+                engine = self._opener(model)
+                self._images[model] = Image(engine, Scheduler(engine, swap=True), ChatTemplate.of(engine))
+            return self._images[model]
 
     def spawn(
         self,
@@ -98,7 +89,7 @@ class Kernel:
         first = next((event for event in self.log.events(pid) if event.kind == "begin"), None)
         if first is None:
             raise KernelError(f"process {pid} has no beginning", "twofile ps")
-        image = self.image(str(first.body.get("model", "")))
+        image = self.image(str(first.body["model"]))
         return Process(pid, self.log, image, self.drivers, self.grants, budget or Budget(), paging, window, background)
 
     def fork(self, process: Process, upto: int | None = None, **how: Any) -> Process:

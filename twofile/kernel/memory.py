@@ -19,10 +19,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twofile.engine.calls import as_calls
 from twofile.errors import KernelError
 from twofile.kernel.label import Label, join
-from twofile.kernel.page import Page, View, said
+from twofile.kernel.page import Page, View, calls_of, said
 from twofile.kernel.recall import Index
 
 __all__ = ["Frame", "Memory", "Segment"]
@@ -211,7 +210,7 @@ class Memory:
                     text = f"Recalled from earlier:\n{lines}\n\n{text}"
                 shown: dict[str, Any] = {"role": message[0].role, "content": text}
                 if message[0].calls:
-                    shown["tool_calls"] = as_calls((call["name"], call["arguments"]) for call in message[0].calls)
+                    shown["tool_calls"] = calls_of(message[0])
                 messages.append(shown)
         return messages
 

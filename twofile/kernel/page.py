@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from twofile.engine.calls import as_calls
 from twofile.kernel.label import NOBODY, Label
 from twofile.kernel.log import Event
 
-__all__ = ["CHUNK", "Page", "Turn", "View", "chunks", "view_of"]
+__all__ = ["CHUNK", "Page", "Turn", "View", "calls_of", "chunks", "said", "view_of"]
 
 CHUNK = 192
 """Tokens of a chunk: a message longer than twice as many is kept in several."""
@@ -61,6 +62,7 @@ class View:
     """What the events of a process come to. `stubs`: events whose text is out of the window; `gone`: turns up to this
     event are out, and `summary` stands for them; `paged`: pages that were brought back for the newest turn."""
 
+    model: str = ""
     system: str = ""
     tools: tuple[str, ...] = ()
     limit: tuple[str, ...] = ()
@@ -73,6 +75,15 @@ class View:
     open_calls: list[Mapping[str, Any]] = field(default_factory=list)
     last: int = 0
     ended: str = ""
+
+    def messages(self) -> list[dict[str, Any]]:
+        """All that was said, as messages; whatever is before the model of it."""
+        found: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system else []
+        for turn in self.turns:
+            for message in turn.messages:
+                one = {"role": message[0].role, "content": said(message)}
+                found.append(one | ({"tool_calls": calls_of(message[0])} if message[0].calls else {}))
+        return found
 
 
 def chunks(text: str, count: Callable[[str], int], most: int = CHUNK) -> list[str]:
@@ -115,6 +126,7 @@ def view_of(events: Iterable[Event], count: Callable[[str], int]) -> View:
         label = Label.from_json(body.get("label", {}))
         match event.kind:
             case "begin":
+                view.model = str(body.get("model", ""))
                 view.system, view.tools = str(body.get("system", "")), tuple(body.get("tools", ()))
                 view.limit = tuple(body.get("limit", ()))
             case "user":
@@ -138,6 +150,11 @@ def view_of(events: Iterable[Event], count: Callable[[str], int]) -> View:
                 view.ended = str(body["state"]) if body["state"] in ("ended", "killed") else ""
     view.open_calls = list(open_calls.values())
     return view
+
+
+def calls_of(page: Page) -> list[dict[str, Any]]:
+    """The calls of a message as its `tool_calls`."""
+    return as_calls((call["name"], call["arguments"]) for call in page.calls)
 
 
 def said(pages: Sequence[Page]) -> str:

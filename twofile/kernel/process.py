@@ -14,7 +14,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -50,7 +50,7 @@ class Budget:
     """How much a turn of a process may take."""
 
     rounds: int = 8  # of calls
-    reserve: int = 256  # tokens of a reply
+    reserve: int = 1024  # tokens of a reply; a quarter of the window at the most
     seconds: float = 60.0  # of a call
     output: int = 1 << 16  # bytes of a result
 
@@ -159,12 +159,12 @@ class Process:
         sampling: Sampling | None = None,
         label: Label = Label.of("user"),  # noqa: B008 (frozen)
         poll: Callable[[], bool] | None = None,
-    ) -> Iterator[Said]:
+    ) -> Generator[Said, None, None]:
         """Say something as the user, and hear what comes of it. KernelError where another client speaks with this
         process, or it has ended. Closing the iterator stops the model; what was said so far is kept."""
         return self._turn([("user", {"text": words, "label": label.to_json()})], approve, sampling, poll)
 
-    def go_on(self, approve: Approve = nobody, sampling: Sampling | None = None) -> Iterator[Said]:
+    def go_on(self, approve: Approve = nobody, sampling: Sampling | None = None) -> Generator[Said, None, None]:
         """Finish a turn that was interrupted; nothing where there is none."""
         return self._turn([], approve, sampling, None)
 
@@ -174,7 +174,7 @@ class Process:
         approve: Approve,
         sampling: Sampling | None,
         poll: Callable[[], bool] | None,
-    ) -> Iterator[Said]:
+    ) -> Generator[Said, None, None]:
         if not self._lock.acquire(blocking=False):
             raise KernelError(f"process {self.pid} is speaking with another client", "wait, or fork it")
         try:

@@ -66,6 +66,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     )
     hyper = tiny_hyper("qwen3", vocabulary, context_length=1024)
     write(folder / "caller.gguf", hyper, vocabulary, tiny_tensors(hyper, 1))
+    tiny_parameters("qwen3", "F32", 1, folder / "own.gguf", context_length=1024)
     return tiny_parameters("qwen3", "F32", 1, folder / "tiny.gguf", context_length=1024), folder / "caller.gguf"
 
 
@@ -389,3 +390,47 @@ def test_a_call_under_way_is_cancelled(server: Server) -> None:
     start = time.monotonic()
     server.client().chat.completions.create(model="caller", messages=ASKED, max_tokens=3)
     assert time.monotonic() - start < 5
+
+
+def test_a_model_of_another_server(server: Server, models: tuple[Path, Path]) -> None:
+    """What is asked of it goes there and comes back as it is: texts, streams, calls, errors; the own models beside."""
+    front = Server(str(models[0].with_name("own.gguf")), "--remote", server.address)
+    try:
+        there, client = server.client(), front.client()
+        assert {model.id for model in client.models.list()} == {"own", "tiny", "caller"}
+        how: dict[str, Any] = {"messages": ASKED, "temperature": 0.7, "seed": 5, "max_tokens": 20}
+        wanted = there.chat.completions.create(model="tiny", **how).choices[0].message.content
+        for model in ("tiny", "own"):  # the same weights
+            assert client.chat.completions.create(model=model, **how).choices[0].message.content == wanted
+        pieces = client.chat.completions.create(model="tiny", stream=True, **how)
+        assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == wanted
+        tools: Any = {"tools": [WEATHER], "tool_choice": "required"}
+        called = client.chat.completions.create(model="caller", **how | {"max_tokens": 400}, **tools)
+        assert called.choices[0].message.tool_calls
+        with pytest.raises(openai.BadRequestError) as error:
+            client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "once " * 3000}])
+        assert error.value.code == "context_length_exceeded"
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(model="none", messages=ASKED)
+    finally:
+        front.stop()
+
+
+def test_another_server_that_is_gone(models: tuple[Path, Path]) -> None:
+    behind = Server(str(models[0]))
+    front = Server("--remote", behind.address)
+    try:
+        client = front.client()
+        stream = client.chat.completions.create(model="tiny", messages=ASKED, stream=True, max_tokens=900)
+        next(iter(stream))
+        stream.close()
+        assert client.completions.create(model="tiny", prompt="once", max_tokens=2).choices[0].text
+        behind.stop()
+        with pytest.raises(openai.InternalServerError) as error:
+            client.completions.create(model="tiny", prompt="once", max_tokens=2)
+        assert error.value.status_code == 502
+        assert "does not answer" in str(error.value)
+        with pytest.raises(AssertionError, match="does not answer"):
+            Server("--remote", behind.address)
+    finally:
+        front.stop()

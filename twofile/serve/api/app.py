@@ -30,6 +30,7 @@ from twofile.errors import ContextError, TwofileError
 from twofile.serve.api import chat, completions, embeddings
 from twofile.serve.api.answering import Answering
 from twofile.serve.api.asked import ChatAsked, CompletionAsked, EmbeddingAsked, RequestError
+from twofile.serve.api.remote import Remote
 from twofile.serve.guard import Guard
 
 __all__ = ["Served", "make_app"]
@@ -57,7 +58,7 @@ class Served:
 
 
 class _Api:
-    def __init__(self, models: Mapping[str, Served]) -> None:
+    def __init__(self, models: Mapping[str, Served | Remote]) -> None:
         self.models = models
         self._limiter: anyio.CapacityLimiter | None = None
 
@@ -67,7 +68,7 @@ class _Api:
             self._limiter = anyio.CapacityLimiter(_AT_ONCE)
         return self._limiter
 
-    def model(self, name: str) -> Served:
+    def model(self, name: str) -> Served | Remote:
         if name not in self.models:
             known = ", ".join(self.models)
             raise RequestError(f"there is no model {name!r}; there are: {known}", status=404, code="model_not_found")
@@ -83,26 +84,39 @@ class _Api:
         return JSONResponse({"status": "ok"})
 
     async def chat(self, request: Request) -> Response:
-        asked = await _read(request, ChatAsked)
-        served = self.model(asked.model)
-        return await self._answer(
-            request, asked.stream, lambda: (chat.stream if asked.stream else chat.answer)(served, asked)
-        )
+        def begin(served: Served, asked: ChatAsked) -> tuple[bool, Answering]:
+            return asked.stream, (chat.stream if asked.stream else chat.answer)(served, asked)
+
+        return await self._post(request, ChatAsked, begin)
 
     async def complete(self, request: Request) -> Response:
-        asked = await _read(request, CompletionAsked)
-        served = self.model(asked.model)
-        begin = completions.stream if asked.stream else completions.answer
-        return await self._answer(request, asked.stream, lambda: begin(served, asked))
+        def begin(served: Served, asked: CompletionAsked) -> tuple[bool, Answering]:
+            return asked.stream, (completions.stream if asked.stream else completions.answer)(served, asked)
+
+        return await self._post(request, CompletionAsked, begin)
 
     async def embed(self, request: Request) -> Response:
-        asked = await _read(request, EmbeddingAsked)
-        served = self.model(asked.model)
-        return await self._answer(request, False, lambda: embeddings.answer(served, asked))
+        return await self._post(
+            request, EmbeddingAsked, lambda served, asked: (False, embeddings.answer(served, asked))
+        )
 
-    async def _answer(self, request: Request, streamed: bool, begin: Callable[[], Answering]) -> Response:
+    async def _post(
+        self, request: Request, kind: type[Asked], begin: Callable[[Served, Asked], tuple[bool, Answering]]
+    ) -> Response:
+        """A request of a kind, to the model that it names, here or elsewhere. `begin`: whether the answer is a stream,
+        and the answer."""
+        body = await _body(request)
+        name = await to_thread.run_sync(_named, body)
+        if isinstance(found := self.models.get(name), Remote):
+            return await found.forward(request.url.path.removeprefix("/v1"), body, request)
+        asked = await to_thread.run_sync(_checked, body, kind)
+        served = self.model(name)
+        assert isinstance(served, Served)
+        return await self._answer(request, lambda: begin(served, asked))
+
+    async def _answer(self, request: Request, begin: Callable[[], tuple[bool, Answering]]) -> Response:
         """Begin, which raises what is wrong with a request, and send what comes of it, or until the client is gone."""
-        answering = await to_thread.run_sync(begin, limiter=self.limiter)
+        streamed, answering = await to_thread.run_sync(begin, limiter=self.limiter)
         if streamed:
             return StreamingResponse(self._lines(answering), media_type="text/event-stream")
         answer: dict[str, Any] | None = {}
@@ -145,17 +159,26 @@ def _chunk(answering: Answering) -> dict[str, Any] | None:
         return _error(error)[1]
 
 
-async def _read(request: Request, kind: type[Asked]) -> Asked:
-    """The body of a request, checked. RequestError, with the field, where it is something else."""
+async def _body(request: Request) -> bytes:
     body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > _LARGEST:
             raise RequestError(f"a request has at most {_LARGEST >> 20} MB", status=413)
-    return await to_thread.run_sync(_checked, bytes(body), kind)
+    return bytes(body)
+
+
+def _named(body: bytes) -> str:
+    """The model that a request names, "" where it names none."""
+    try:
+        found = json.loads(body)["model"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return found if isinstance(found, str) else ""
 
 
 def _checked(body: bytes, kind: type[Asked]) -> Asked:
+    """What a body asks. RequestError, with the field, where it is something else."""
     try:
         return kind.model_validate(json.loads(body))
     except ValidationError as error:
@@ -180,13 +203,15 @@ def _error(error: Exception) -> tuple[int, dict[str, Any]]:
     return status, {"error": {"message": text, "type": kind, "param": param, "code": code}}
 
 
-def _shown(served: Served) -> dict[str, Any]:
+def _shown(served: Served | Remote) -> dict[str, Any]:
+    if isinstance(served, Remote):
+        return served.shown
     size = {"context_length": served.engine.context_length, "max_model_len": served.engine.context_length}
     return {"id": served.name, "object": "model", "created": served.since, "owned_by": "twofile", **size}
 
 
 def make_app(
-    models: Mapping[str, Served], port: int, *, token: str = "", anywhere: bool = False, host: str = ""
+    models: Mapping[str, Served | Remote], port: int, *, token: str = "", anywhere: bool = False, host: str = ""
 ) -> Starlette:
     """The application. `token`: what clients must send, "" for nothing; `anywhere`: it listens to other machines;
     `host`: the address that it listens to."""
