@@ -3,8 +3,8 @@
     .venv/bin/pip install '.[bench]' && .venv/bin/python bench/harness.py [MODEL] --data DATA [--limit 500]
 
 The harness asks for log-probabilities over the API (`local-completions`, `echo`) of the same items of BLiMP and LAMBADA
-that `evaluate` measures in its own process; it cuts texts into tokens by the tokenizer that `export` writes. Printed are
-the figures of both, on how many items they differ, and the largest difference in ln p. DATA is the tasks' folder.
+that `evaluate` measures in its own process; it cuts texts into tokens by the tokenizer that `export` writes. Printed
+are the figures of both, on how many items they differ, and the largest difference in ln p. DATA is the tasks' folder.
 """
 
 from __future__ import annotations
@@ -75,17 +75,13 @@ def theirs(name: str, path: Path, configs: list[dict[str, Any]], folder: Path) -
         finally:
             server.terminate()
     return {
-        task: {
-            sample["doc"]["id"]: ([(float(logp), bool(greedy)) for logp, greedy in map(_pair, sample["filtered_resps"])],
-                                  float(sample["acc"]))
-            for sample in samples
-        }
-        for task, samples in found["samples"].items()
-    }  # fmt: skip
+        task: {sample["doc"]["id"]: _read(sample) for sample in samples} for task, samples in found["samples"].items()
+    }
 
 
-def _pair(said: Any) -> Any:
-    return said[0] if isinstance(said[0], list | tuple) else said
+def _read(sample: dict[str, Any]) -> tuple[list[tuple[float, bool]], float]:
+    said = [one[0] if isinstance(one[0], list | tuple) else one for one in sample["filtered_resps"]]
+    return [(float(logp), bool(greedy)) for logp, greedy in said], float(sample["acc"])
 
 
 def main() -> None:

@@ -43,6 +43,25 @@ def test_one_command_makes_a_corpus_that_training_takes(
     assert call("corpus", "notes", "--force", *options) == 0
 
 
+def test_tasks_are_looked_for(
+    tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").mkdir()
+    for i, text in enumerate(TEXTS[:20]):
+        (tmp_path / "notes" / f"{i:02}.md").write_text(text)
+    (tmp_path / "tasks").mkdir()
+    rows = [{"text": TEXTS[3]}, {"text": "one two three four five six seven eight nine ten eleven twelve thirteen"}]
+    (tmp_path / "tasks" / "lambada_test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    how = ["notes", "--into", "out", "--held-out", "0", "--workers", "1", "--filters", "none"]
+    assert call("corpus", *how, "--check-tasks", "tasks") == 0
+    said = capsys.readouterr().err
+    assert "of lambada, 1 of 2 documents overlap" in said
+    assert "blimp is not checked" in said
+    assert call("corpus", *how[:2], "other", "--check-tasks", "notes") == 1
+    assert "no task" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("args", "status", "words"),
     [

@@ -22,6 +22,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--dedup/--no-dedup", default=True, help="Drop near-duplicates (MinHash). [yes]")
 @click.option("--held-out", type=click.FloatRange(0, 1, max_open=True), default=0.01, help="Share for tests. [0.01]")
 @click.option("--check", multiple=True, help="An evaluation set to look for in the training text; repeatable.")
+@click.option("--check-tasks", type=_PATH, help="Also every task of twofile evaluate whose files are in this folder.")
 @click.option("--column", default="text", help="Where tables have their text. [text]")
 @click.option("--split", default="", help="What stands between documents in a text file, as a regular expression.")
 @click.option("--drop", multiple=True, metavar="FIELD=PATTERN", help="Leave out the rows whose field matches.")
@@ -42,6 +43,7 @@ def corpus_command(
     into: Path,
     filters: str,
     check: tuple[str, ...],
+    check_tasks: Path | None,
     data: Path,
     executor: str,
     tasks: int | None,
@@ -68,6 +70,8 @@ def corpus_command(
 
     options = {name: chosen.pop(name) for name in ("column", "split", "clean", "licence", "attribution")}
     options["drop"] = _pairs(chosen.pop("drop"), "--drop")
+    if check_tasks is not None:
+        check = (*check, *_tasks_as_files(check_tasks))
     settings = Settings(
         sources=tuple(corpus.named(sources, **options)),
         data=data.absolute(),
@@ -81,6 +85,37 @@ def corpus_command(
         clear(into)
     if refine(settings, machines, into, note):
         _show(into)
+
+
+def _tasks_as_files(folder: Path) -> list[str]:
+    """The items of every task that is in a folder, as files of texts beside the models: the same call finds the same
+    files again, on any machine that shares them."""
+    import hashlib
+    import json
+
+    from twofile.errors import NotFoundError, TaskError
+    from twofile.evaluate.tasks.table import TASKS
+    from twofile.params.atomic import atomic_path
+    from twofile.params.names import models_folder
+
+    found = []
+    for name, task in TASKS.items():
+        try:
+            items = task.load(folder, 0)
+        except NotFoundError as error:
+            note(f"{name} is not checked: {error.message}")
+            continue
+        texts = "".join(json.dumps({"text": item.text}) + "\n" for item in items)
+        digest = hashlib.sha256(texts.encode()).hexdigest()[:16]
+        path = models_folder().parent / "sets" / digest / f"{name}.jsonl"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path) as temporary:
+                temporary.write_text(texts, encoding="utf-8")
+        found.append(str(path))
+    if not found:
+        raise TaskError(f"{folder} has the files of no task", "twofile evaluate lists the tasks")
+    return found
 
 
 def _pairs(given: tuple[str, ...], option: str) -> dict[str, str]:

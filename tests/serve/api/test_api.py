@@ -50,6 +50,7 @@ CLOCK: dict[str, Any] = {
     "function": {"name": "clock", "parameters": {"type": "object", "properties": {}, "additionalProperties": False}},
 }
 
+CALLS = int(os.environ.get("TWOFILE_CALLS", "40"))
 IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
 BAD = {"name": "x", "schema": {"type": 7}}
 OTHER = {"type": "function", "function": {"name": "x"}}
@@ -164,7 +165,7 @@ def test_json(client: openai.OpenAI) -> None:
 
 def test_an_untrained_model_calls_well(client: openai.OpenAI) -> None:
     """Arguments are of the schema, whatever the model; results go in as text."""
-    for seed in range(40):
+    for seed in range(CALLS):
         said = client.chat.completions.create(
             model="caller", messages=ASKED, tools=[WEATHER, CLOCK], tool_choice="required", parallel_tool_calls=False,
             seed=seed, max_tokens=120,
@@ -330,7 +331,7 @@ def test_who_may_ask(server: Server, models: tuple[Path, Path]) -> None:
 
 
 def test_fifty_streams_of_which_half_go_away(server: Server) -> None:
-    """Nothing is left of them: no session, no thread that grows, no file descriptor."""
+    """Nothing is left of them: no session, no memory that grows, no file descriptor."""
     pid = server.process.pid
     gate = threading.Barrier(50)
 
@@ -351,9 +352,15 @@ def test_fifty_streams_of_which_half_go_away(server: Server) -> None:
     def held() -> int:
         return len(os.listdir(f"/proc/{pid}/fd"))
 
+    def resident() -> int:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
     before = held()
     with ThreadPoolExecutor(50) as pool:
+        list(pool.map(one, range(50)))
+        after_one = resident()
         counts = list(pool.map(one, range(50)))
+    assert resident() < after_one + 30e6  # the same again takes no more
     assert all(count == 5 for count in counts[1::2])
     assert sum(count > 100 for count in counts[::2]) > 10
     deadline = time.monotonic() + 20
