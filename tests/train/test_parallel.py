@@ -41,6 +41,7 @@ with join() as world:
         go(f"{layout} begun", steps=6, decay=0.0, layout=layout)
         go(f"{layout} on", steps=6, decay=0.0, layout=layout)
         go(f"{layout} on", steps=12, decay=0.0, layout="sharded" if layout == "replicated" else "replicated")
+        go(f"{layout} by one", steps=12, decay=0.0, layout=layout)
     go("compiled", steps=4, decay=0.0, layout="sharded", compile=True)
 """
 
@@ -51,6 +52,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("parallel")
     write_corpus(folder)
     (folder / "run.py").write_text(SCRIPT)
+    for layout in ("replicated", "sharded"):
+        train_alone(folder, f"{layout} by one", steps=6, decay=0.0)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -96,6 +99,11 @@ def test_one_process_goes_on_with_what_two_wrote(runs: Path, layout: str) -> Non
 @pytest.mark.parametrize("layout", ["replicated", "sharded"])
 def test_two_go_on_in_the_other_layout(runs: Path, layout: str) -> None:
     assert apart(losses(runs / f"{layout} on"), losses(runs / "twelve")) < 1e-5
+
+
+@pytest.mark.parametrize("layout", ["replicated", "sharded"])
+def test_two_go_on_with_what_one_wrote(runs: Path, layout: str) -> None:
+    assert apart(losses(runs / f"{layout} by one"), losses(runs / "twelve")) < 1e-5
 
 
 def test_compiled_layers_are_sharded(runs: Path) -> None:
