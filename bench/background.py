@@ -23,15 +23,15 @@ from twofile.kernel.kernel import Kernel
 from twofile.kernel.process import Budget, Process
 from twofile.params.names import resolve
 
-WORDS = "Once upon a time, number {}, there was a little girl who liked to play in the garden. She said: tell me more."
+WORDS = "Number {}: once upon a time there was a little girl who liked to play in the garden. She said: tell me more."
 
 
 def chat(process: Process, messages: int) -> list[float]:
-    """Seconds to the first token of each reply."""
+    """Seconds to the first token of each reply; no two processes say the same."""
     found = []
     for i in range(messages):
         start, first = time.perf_counter(), 0.0
-        for _ in process.say(WORDS.format(i), sampling=Sampling(seed=i)):
+        for _ in process.say(WORDS.format(f"{process.pid}-{i}"), sampling=Sampling(seed=i)):
             first = first or time.perf_counter() - start
         found.append(first)
     return found
@@ -51,7 +51,7 @@ def main() -> None:
     given = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
-        Kernel(Path(folder) / "kernel.db", (), lambda name: Engine(resolve(name))) as kernel,
+        Kernel(Path(folder) / "kernel.db", (), lambda name, _: Engine(resolve(name))) as kernel,
     ):
         chat(kernel.spawn(given.model, budget=Budget(reserve=24)), 3)  # what is opened and paged in once
         alone = told("alone", chat(kernel.spawn(given.model, budget=Budget(reserve=24)), given.messages))
@@ -61,7 +61,7 @@ def main() -> None:
         def work(process: Process) -> None:
             i = 0
             while not over.is_set():
-                for _ in process.say(WORDS.format(1000 * process.pid + i), sampling=Sampling(seed=i)):
+                for _ in process.say(WORDS.format(f"{process.pid}-{i}"), sampling=Sampling(seed=i)):
                     if over.is_set():
                         break
                 i += 1

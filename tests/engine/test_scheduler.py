@@ -544,6 +544,28 @@ def test_who_waits_is_served_before_the_background(engine: Engine, spied: Spy) -
         assert len(list(asked)) == 2
 
 
+@pytest.mark.parametrize("bound", ["streams", "memory"])
+def test_the_background_makes_room(engine: Engine, bound: str) -> None:
+    """Where no more can run, a text in the background is put aside for one that somebody waits for, and becomes what it
+    would have become."""
+    prompt = [int(token) for token in np.random.default_rng(4).integers(1, 200, 40)]
+    wanted = [piece.token for piece in alone(engine, prompt, GREEDY, 20)]
+    how: dict[str, int] = {"streams": 1} if bound == "streams" else {"memory": 5 * BLOCK * engine.info.token_bytes}
+    with Stepped(engine, chunk=64, **how) as scheduler:
+        behind = scheduler.submit(prompt, GREEDY, max_tokens=20, background=True)
+        for _ in range(5):
+            scheduler.step()
+        asked = scheduler.submit([9] * 40, GREEDY, max_tokens=3)
+        for _ in range(3):
+            scheduler.step()
+        assert len(taken(asked)) == 3
+        early = taken(behind)
+        assert 0 < len(early) < 10
+        scheduler.drain()
+        assert [piece.token for piece in (*early, *behind)] == wanted
+        assert behind.reused == 0
+
+
 def test_the_background_is_not_starved(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler_module, "_PATIENCE", 0.0)
     with Stepped(engine, chunk=16, streams=1) as scheduler:

@@ -87,16 +87,18 @@ def test_what_is_no_capability(text: str) -> None:
 
 
 def test_lifetimes() -> None:
-    saved: list[tuple[Grant, bool]] = []
-    grants = Grants(save=lambda rule, there: saved.append((rule, there)))
+    grants = Grants()
     limit = ("net:*",)
     assert grants.decide(1, limit, "net:a", PLAIN) == "ask"
-    once = grants.add(Grant("net:a", "allow", "once", 1))
+    grants.add(Grant("net:a", "allow", "once", 1))
     assert grants.decide(2, limit, "net:a", PLAIN) == "ask"  # another process
     assert grants.decide(1, limit, "net:a", PLAIN, use=False) == "allow"
     assert grants.decide(1, limit, "net:a", PLAIN) == "allow"
     assert grants.decide(1, limit, "net:a", PLAIN) == "ask"  # it was once
-    assert saved == [(once, True), (once, False)]
+    grants.add(Grant("net:a", "deny", "once", 1))
+    assert grants.decide(1, limit, "net:a", PLAIN) == "deny"
+    assert grants.decide(1, limit, "net:a", PLAIN) == "ask"
+    assert not grants.rules
     grants.add(Grant("net:b", "allow", "process", 1))
     assert [grants.decide(1, limit, "net:b", PLAIN) for _ in range(3)] == ["allow"] * 3
     grants.end(1)
@@ -120,6 +122,7 @@ def test_ways_out_are_asked_for(wanted: str) -> None:
     assert grants.decide(1, limit, wanted, BOTH) == ("ask" if leads_out(normal(wanted)) else "allow"), kind
     assert grants.decide(1, limit, wanted, Label.of("page:x")) == "allow"
     assert grants.decide(1, limit, wanted, Label.of("user", ["user"])) == "allow"
-    grants.add(Grant(wanted, "allow", "once", 1))  # the person was asked, and said yes to this
-    assert grants.decide(1, limit, wanted, BOTH) == "allow"
+    grants.add(Grant(wanted, "allow", "once", 1))  # it was said of another use
     assert grants.decide(1, limit, wanted, BOTH) == ("ask" if leads_out(normal(wanted)) else "allow")
+    grants.add(Grant(wanted, "deny", "once", 1))
+    assert grants.decide(1, limit, wanted, BOTH) == "deny"

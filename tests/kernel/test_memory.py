@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
@@ -224,7 +225,7 @@ def test_twenty_facts_after_two_hundred_turns(paging: bool) -> None:
     """Planted in the first turns among others, asked in the last: what holds the fact is before the model, or not at
     all where nothing is brought back."""
     with Engine(resolve("base")) as base:
-        index = Index(lambda words: ((ids := base.tokenize(words)), base.rows(ids)))
+        index = Index(base)
         whole = memory(base, 2048, paging, 256, index)
         talk = Talk("You are a helpful assistant.")
 
@@ -294,6 +295,35 @@ def test_the_window_holds_whatever_was_said(engine: Engine) -> None:
         shown = [message for message in frame.messages if message["role"] == "user"][-1]["content"]
         assert shown.endswith(last) or "tokens" in shown
         assert frame.resident.isdisjoint(frame.out)
+
+
+def test_whatever_is_shown_is_in_the_label(engine: Engine) -> None:
+    """Each message has a word and a source of its own: where the word is before the model, so is the source."""
+    draw = random.Random(11)
+    for _ in range(HISTORIES // 3):
+        talk, window, number = Talk("Be kind."), draw.choice((512, 700, 1200)), 0
+        for _ in range(draw.randint(1, 9)):
+            number += 1
+            words = f"w{number:03} " * draw.choice((1, 8, 40, 90, 400))
+            if draw.random() < 0.2:
+                pinned = {"text": f"w{number:03}\n", "label": Label.of(f"page:{number}").to_json()}
+                talk.add("pinned", pinned)
+                number += 1
+                words = f"w{number:03} "
+            talk.user(words, f"page:{number}")
+            for _ in range(draw.choice((0, 0, 1, 2))):
+                number += 1
+                call = {"id": f"c{number}", "name": "search", "arguments": {}}
+                talk.add("assistant", {"text": "", "calls": [call]})
+                label = Label.of(f"page:{number}").to_json()
+                text = f"w{number:03} " * draw.choice((1, 60, 130, 900))
+                talk.add("result", {"call": call["id"], "name": "search", "text": text, "label": label})
+            frame = framed(engine, talk, window)
+            shown = " ".join(str(message["content"]) for message in frame.messages)
+            for found in set(re.findall(r"w(\d\d\d)", shown)):
+                assert f"page:{int(found)}" in frame.label.sources, (found, shown)
+            if draw.random() < 0.7:
+                talk.assistant("ok")
 
 
 def test_pages_are_the_messages(engine: Engine) -> None:

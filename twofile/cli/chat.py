@@ -7,6 +7,7 @@ given, gone on with by --process. A base model continues a text (`Text`), which 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import click
 
 from twofile.cli.console import lines, note, stream
 from twofile.cli.options import draft_option, engine_options, find, open_draft, open_engine, sampling_options
-from twofile.cli.processes import kernel_of, log_option, log_path
+from twofile.cli.processes import kernel_of, log_option, log_path, opening
 from twofile.cli.run import speed
 from twofile.errors import ContextError, KernelError, TwofileError
 
@@ -32,6 +33,8 @@ HELP = """\
 /reset          forget what was said and start again
 /system TEXT    instructions for the model (starts again); without TEXT: show them
 /save FILE      write the conversation to FILE (.json: as messages)
+/pin TEXT       keep TEXT before the model, however long it gets; without TEXT: show what is kept
+/unpin NUMBER   no longer
 /bad WHY        mark the last reply: twofile label lets you correct it, twofile tune learns it
 /quit           leave; so does Ctrl-D
 Ctrl-C stops a reply. With a base model an empty line goes on with the text."""
@@ -134,13 +137,14 @@ class Text:
 class Talk:
     """A conversation in a process; starting again begins another."""
 
-    def __init__(self, kernel: Kernel, process: Process, sampling: Any, how: dict[str, Any]) -> None:
-        self.kernel, self.process, self.sampling, self.how = kernel, process, sampling, how
+    def __init__(self, kernel: Kernel, process: Process, sampling: Any) -> None:
+        self.kernel, self.process, self.sampling = kernel, process, sampling
         self.system: str | None = process.view.system
 
     def reset(self) -> None:
         view = self.process.view
-        self.process = self.kernel.spawn(view.model, self.system or "", view.tools, view.limit, **self.how)
+        how: dict[str, Any] = {"adapter": view.adapter, "budget": self.process.budget, "window": view.window}
+        self.process = self.kernel.spawn(view.model, self.system or "", view.tools, view.limit, **how)
         self.begun()
 
     def begun(self) -> None:
@@ -233,13 +237,14 @@ def chat_command(
         frame["budget"] = Budget(reserve=tokens)
     of_processes = {"--system": system, "--tools": tools, "--allow": allow, "--window": window}
     if pid is not None:
-        for option, value in {"NAME": name, **of_processes, "--draft": draft}.items():
+        fixed = {"NAME": name, **of_processes, "--adapter": how["adapter"], "--draft": draft}
+        for option, value in fixed.items():
             if value and option != "--window":
                 raise click.UsageError(f"a process has its own {option}: leave it out, or begin another")
         if not log_path(path).exists():
             raise KernelError(f"there is no process {pid}", "twofile chat MODEL begins one")
-        with kernel_of(path, lambda model: open_engine(model, how)) as kernel:
-            talk = Talk(kernel, kernel.open(pid, **frame), sampling, frame)
+        with kernel_of(path, lambda model, adapter: opening(model, adapter, how)) as kernel:
+            talk = Talk(kernel, kernel.open(pid, **frame), sampling)
             talk.go_on()
             return _converse(talk)
     model = str(find(name or "stories"))
@@ -253,9 +258,10 @@ def chat_command(
                 return _converse(Text(engine, sampling, tokens, guesser))
         if draft is not None:
             raise click.UsageError("--draft is for base models, and for twofile run")
-        with kernel_of(path, lambda other: engine if other == model else open_engine(other, how)) as kernel:
+        with kernel_of(path, lambda *_: engine) as kernel:
             wanted = [tool.strip() for tool in (tools or "").split(",") if tool.strip()]
-            talk = Talk(kernel, kernel.spawn(model, system or "", wanted, allow, **frame), sampling, frame)
+            frame["adapter"] = str(how["adapter"].resolve()) if how["adapter"] else ""
+            talk = Talk(kernel, kernel.spawn(model, system or "", wanted, allow, **frame), sampling)
             note(f"{name or 'stories'}: type a message. /help lists the commands.")
             talk.begun()
             return _converse(talk)
@@ -274,21 +280,24 @@ def _approve(asking: Asking) -> Answer:
     """Ask the person on the terminal."""
     from twofile.kernel.process import Answer
 
-    note(f"{asking.tool} wants {asking.capability}, with {json.dumps(dict(asking.arguments), ensure_ascii=False)}")
+    note(f"{asking.tool} wants {json.dumps(asking.capability)}, with {json.dumps(dict(asking.arguments))}")
     if asking.before.private and not asking.before.trusted:
         note("beware: something private and something from elsewhere are both before the model")
+    if not sys.stdin.isatty():
+        note("denied: there is nobody to ask, for no terminal is there")
+        return Answer("deny")
     try:
         answer = click.prompt(
             "allow? yes, no, process (this conversation), always", default="no", show_default=False, err=True
         )
     except (click.Abort, EOFError):
         return Answer("deny")
-    match answer.strip().lower()[:1]:
-        case "y":
+    match answer.strip().lower():
+        case "y" | "yes":
             return Answer("allow", "once")
-        case "p":
+        case "p" | "process":
             return Answer("allow", "process")
-        case "a":
+        case "a" | "always":
             return Answer("allow", "always")
     return Answer("deny")
 
@@ -308,6 +317,8 @@ def _command(conversation: Conversation, line: str) -> bool:
         _system(conversation, rest)
     elif command == "/save":
         _save(conversation, rest)
+    elif command in ("/pin", "/unpin"):
+        _pin(conversation, command, rest)
     elif command == "/bad":
         _bad(conversation, rest)
     else:
@@ -324,6 +335,21 @@ def _system(conversation: Conversation, text: str) -> None:
         conversation.system = text
         conversation.reset()
         note("instructions taken; started again")
+
+
+def _pin(conversation: Conversation, command: str, rest: str) -> None:
+    if not isinstance(conversation, Talk):
+        return note("a base model's text has nothing to pin to")
+    process = conversation.process
+    try:
+        if command == "/unpin":
+            process.unpin(int(rest) if rest.isdecimal() else 0)
+            return note("unpinned")
+        if rest:
+            return note(f"pinned as {process.pin(rest).seq}")
+    except KernelError as error:
+        return note(f"{error.message}. {error.hint}")
+    return note("\n".join(f"{card.seq} {card.text.strip()}" for card in process.look().cards) or "nothing is pinned")
 
 
 def _bad(conversation: Conversation, why: str) -> None:

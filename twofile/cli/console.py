@@ -14,8 +14,8 @@ Progress = Callable[[int, int], None]
 
 
 def note(text: str, *, newline: bool = True) -> None:
-    """A remark beside the output proper: dim, on stderr."""
-    click.echo(click.style(text, dim=True), err=True, nl=newline)
+    """A remark beside the output proper: dim, on stderr; control characters in it are spelled out."""
+    click.echo(click.style(plain(text), dim=True), err=True, nl=newline)
 
 
 def standard_input() -> TextIO:

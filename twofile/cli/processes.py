@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from twofile.engine.engine import Engine
     from twofile.kernel.kernel import Kernel
     from twofile.kernel.log import Event, Log
+    from twofile.kernel.page import Page
 
 _pid = click.argument("pid", type=click.IntRange(1))
 log_option = click.option(
@@ -51,12 +52,20 @@ def _log(path: Path | None) -> Iterator[Log]:
         log.close()
 
 
-def kernel_of(path: Path | None, opener: Callable[[str], Engine] | None = None) -> Kernel:
+def opening(model: str, adapter: str, how: Mapping[str, Any] | None = None) -> Engine:
+    """The engine of a process."""
+    return open_engine(model, {**(how or {}), "adapter": Path(adapter) if adapter else None})
+
+
+def kernel_of(path: Path | None, opener: Callable[[str, str], Engine] = opening) -> Kernel:
     """The kernel with its tools."""
     from twofile.kernel.kernel import Kernel
     from twofile.tools.calculator import Calculator
 
-    return Kernel(log_path(path), [Calculator()], opener or (lambda model: open_engine(model, {})))
+    kernel = Kernel(log_path(path), [Calculator()], opener)
+    if kernel.log.only_read:
+        note(f"{kernel.log.path}: {kernel.log.only_read}")
+    return kernel
 
 
 @click.command("ps")
@@ -90,13 +99,18 @@ def _listing(log: Log, by_time: bool = False) -> str:
     rows = []
     for pid, parent, _ in log.processes():
         events = log.events(pid)
+        if not events:
+            continue  # of a damaged log
         begun: dict[str, Any] = next((dict(event.body) for event in events if event.kind == "begin"), {})
         said = [event for event in events if event.kind in ("user", "assistant") and event.body.get("text")]
-        written = sum(event.body.get("usage", {}).get("written", 0) for event in events if event.kind == "assistant")
+        own = [event for event in events if event.pid == pid]  # a branch has not written what it begins with
+        written = sum(event.body.get("usage", {}).get("written", 0) for event in own if event.kind == "assistant")
         at = events[-1].at
         last = " ".join(str(said[-1].body["text"]).split())[:50] if said else ""
-        rows.append((at, (str(pid), str(parent or begun.get("parent") or ""), Path(begun.get("model", "?")).stem,
-                          _state(events), str(len(events)), str(written), _ago(at), plain(last))))  # fmt: skip
+        state = "speaking" if log.busy(pid) else _state(events)
+        model, from_ = Path(begun.get("model", "?")).stem, str(parent or begun.get("parent") or "")
+        cells = (str(pid), from_, model, state, str(len(own)), str(written), _ago(at), plain(last))
+        rows.append((at, cells))
     if by_time:
         rows.sort(key=lambda row: -row[0])
     head = ("pid", "parent", "model", "state", "events", "written", "last", "said last")
@@ -145,15 +159,20 @@ def maps_command(pid: int, path: Path | None, window: int | None) -> None:
         process = kernel.open(pid, window=window)
         view = process.look()
         frame = process.memory.frame(view)
-        rows = [("page", "role", "tokens", "state", "from", "begins")]
+        rows = [("page", "role", "tokens", "state", "brought back", "from", "begins")]
+        rows += [_mapped(card, "pinned", None) for card in view.cards]
         for turn in view.turns:
             for page in turn.pages:
                 state = "in" if page.name in frame.resident else "stub" if page.seq in view.stubs else "out"
                 state = "summary" if state == "out" and turn.last <= view.gone else state
-                sources = ", ".join(sorted(page.label.sources)) + (", private" if page.label.private else "")
-                begins = plain(" ".join(page.text.split())[:40])
-                rows.append((page.name, page.role, str(page.size), state, sources, begins))
+                rows.append(_mapped(page, state, view.used.get(page.name)))
         click.echo(table(rows, indent=""))
+
+
+def _mapped(page: Page, state: str, used: float | None) -> tuple[str, ...]:
+    sources = ", ".join(sorted(page.label.sources)) + (", private" if page.label.private else "")
+    last = "" if used is None else _ago(used)
+    return page.name, page.role, str(page.size), state, last, sources, plain(" ".join(page.text.split())[:40])
 
 
 @click.command("strace")
@@ -165,10 +184,9 @@ def strace_command(pid: int, path: Path | None, follow: bool) -> None:
     with _log(path) as log:
         seen = 0
         while True:
-            events = log.events(pid, after=seen)
-            for event in events:
+            for event in log.events(pid, after=seen):
                 seen = event.seq
-                for line in _traced(event):
+                for line in _traced(event) if event.pid == pid else ():
                     click.echo(plain(line))
             if not follow:
                 return
@@ -196,8 +214,11 @@ def _traced(event: Event) -> Iterator[str]:
 @log_option
 def kill_command(pid: int, path: Path | None) -> None:
     """End process PID: nothing more is said in it. What was said stays, and can be forked."""
+    from twofile.kernel.kernel import grants_of
+
     with _log(path) as log:
         log.append(pid, "state", {"state": "killed"}, log.end(pid))
+        grants_of(log).end(pid)
         click.echo(f"process {pid} is killed")
 
 

@@ -295,6 +295,8 @@ class Turn:
                         return
                     continue
                 called = call_of(text, self._tools, marks.key) if marks and (inside or not marks.begin) else None
+                if called is not None and not inside and not self._fits(called):
+                    called = None
                 reason = last.finish or "end"
                 if called is None:
                     if not inside:
@@ -311,6 +313,14 @@ class Turn:
         finally:
             self._stream.cancel()
 
+    def _fits(self, called: Called) -> bool:
+        """Whether a call that was written without the grammar is one that fits its tool."""
+        assert self._grammar is not None
+        assert self._marks is not None
+        schema = dict(functions(self._tools))[called.name]
+        arguments = _ordered(json.loads(called.arguments), schema)
+        return self._grammar.fits_text(json.dumps({"name": called.name, self._marks.key: arguments}))
+
     def _go_on(self, tokens: Sequence[int], constraint: Constraint | None, how: dict[str, Any]) -> bool:
         """Whether there is room to go on behind what was said, and then that is under way."""
         left = None if self._most is None else self._most - self._written
@@ -325,6 +335,15 @@ class Turn:
         if self._cancelled:  # while that was asked for
             self._stream.cancel()
         return True
+
+
+def _ordered(value: Any, schema: Any) -> Any:
+    """An object with its properties in the order of the schema, which a grammar wants and JSON does not."""
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    if not isinstance(value, dict) or not isinstance(properties, Mapping):
+        return value
+    first = {name: _ordered(value[name], properties[name]) for name in properties if name in value}
+    return first | {name: held for name, held in value.items() if name not in first}
 
 
 def _silent(how: dict[str, Any]) -> dict[str, Any]:

@@ -84,6 +84,11 @@ class Constraint:
         """A matcher at the beginning of a text."""
         return Matcher(self._tokens, self._root.deep_copy())
 
+    def fits_text(self, text: str) -> bool:
+        """Whether a text is one of those that it allows, whole."""
+        matcher = self.start()
+        return matcher.reads(self._tokens(text.encode()))
+
     def fits(self, backend: Backend) -> bool:
         """True when it was made for the vocabulary of this very backend."""
         return _tokens_of(backend) is self._tokens
@@ -143,6 +148,10 @@ class Matcher:
     def valid(self, tokens: Sequence[int]) -> int:
         """How many of these tokens may come next, one after the other."""
         return self._matcher.validate_tokens(list(tokens))
+
+    def reads(self, tokens: Sequence[int]) -> bool:
+        """Go on by these tokens; whether all of them may come, and the text may end behind them."""
+        return all(self._matcher.consume_token(token) for token in tokens) and self._matcher.is_accepting()
 
     def check(self) -> None:
         """Raises EngineError when there is no text, but for the empty one, that would do."""

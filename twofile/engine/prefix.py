@@ -90,15 +90,12 @@ class Prefixes:
         del node.parent.children[int(node.run_T[0])]
         return True
 
-    def clear(self) -> None:
-        """Evict everything."""
+    def clear(self, leave: bool = True) -> None:
+        """Evict everything; without `leave` nobody is given it."""
+        leaving, self._leaving = self._leaving, self._leaving if leave else None
         while self.evict():  # one by one: nodes that refer to one another would live until the next collection
             pass
-
-    def forget(self) -> None:
-        """Let go of everything; nobody is given it."""
-        self._leaving = None
-        self.clear()
+        self._leaving = leaving
 
     def _follow(self, tokens_T: NDArray[np.int32]) -> tuple[_Node, int, int]:
         """The node where the text leaves the tree, how much of the text is known, and how much of the node's run."""

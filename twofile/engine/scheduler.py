@@ -182,7 +182,7 @@ class Scheduler:
             for job in self._running:
                 job.end(error)
             self._running.clear()
-            self._known.clear()  # it may be memory that is short
+            self._known.clear(leave=False)  # it may be memory that is short
 
     def _leave(self) -> None:
         """Let go of everything."""
@@ -190,7 +190,7 @@ class Scheduler:
             job.end()
         self._running.clear()
         self._waiting.clear()
-        self._known.forget()
+        self._known.clear(leave=False)
         if self._swap is not None:
             self._swap.close()
         if self._helper is not None:
@@ -244,8 +244,9 @@ class Scheduler:
         running, full = set(self._running), False
         for job in order:
             if job not in running:
-                if full or chunk <= 0 or len(running) >= self.streams:
+                if full or chunk <= 0 or (len(running) >= self.streams and not self._make_room(job)):
                     continue
+                running = set(self._running)
                 try:
                     if not self._begins(job, chunk):
                         full = True
@@ -256,7 +257,7 @@ class Scheduler:
                     continue
                 self._waiting.remove(job)
                 self._running.append(job)
-                running.add(job)
+                running = set(self._running)
             steps[job] = _step(job, chunk)
             if job.unread > 1:
                 chunk -= len(steps[job][1])
@@ -271,14 +272,29 @@ class Scheduler:
                 job.cache, job.read = found
             if self._swap is not None and (found := self._swap.find(job.tokens, job.read + 1)):
                 job.cache, job.read = found
-            job.reused, job.searched, job.parent = job.read, True, None
+            if not job.begun:  # not one that was put aside
+                job.reused, job.begun = job.read, True
+            job.searched, job.parent = True, None
         if chunk < self.chunk and job.unread > chunk:  # another prompt is being read: this one may turn out to be known
             job.searched = False
             return False
         unread = sum(other.unread for other in self._running) + job.unread + _BLOCK
         while self._backend.held() + unread * self._backend.info.token_bytes > self.memory:
-            if not self._known.evict():
+            if not self._known.evict() and not self._make_room(job):
                 return not self._running
+        return True
+
+    def _make_room(self, job: Job) -> bool:
+        """Put aside the last text in the background for one that somebody waits for; whether there was any. It goes on
+        by itself, from what is kept of it, to the text that it would have become."""
+        aside = next((other for other in reversed(self._running) if other.late), None)
+        if job.late or aside is None or aside.cache is None:
+            return False
+        self._known.put(aside.tokens[: aside.read], aside.cache)
+        aside.cache, aside.read, aside.searched = self._backend.cache(), 0, False
+        self._running.remove(aside)
+        with self._change:
+            self._waiting.appendleft(aside)
         return True
 
     def _choose(self, job: Job, logits_V: NDArray[np.float32], prepared: Future[None] | None) -> Piece | None:

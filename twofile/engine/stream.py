@@ -26,6 +26,7 @@ class Job:
         self.tokens, self.prompt = tokens, len(tokens)  # the prompt, and what was chosen since; the prompt's length
         self.cache: Cache | None = cache  # holds the first `read` tokens; None once the text has ended
         self.read = self.reused = read
+        self.begun = False  # whether it has been running
         self.searched = False  # whether the longest beginning that is known has been looked for
         self.parent: Job | None = None  # what it was forked from, until then
         self.background = self.late = False  # whether others' prompts go first, and whether they do now

@@ -41,7 +41,10 @@ class Swap:
         """Put a text away, which `cache` has read; short ones, and what a longer one begins with, are passed over."""
         if len(tokens_T) < _LEAST or any(_common(tokens_T, held) == len(tokens_T) for held, _ in self._texts.values()):
             return
-        data = cache.save()
+        try:
+            data = cache.save()
+        except MemoryError:
+            return
         while self._texts and self._held + len(data) > self._most:
             self._forget(next(iter(self._texts)))
         if len(data) > self._most:

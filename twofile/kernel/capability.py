@@ -6,21 +6,23 @@ stands for what is in it. A process has patterns, the limit of all that can be g
 parent's. Within them rules decide, the latest first, a denial before all others; without a rule a person is asked.
 
 Guarantee: nothing that was granted once is used twice, nothing of one process is used by another, and paths are
-compared as they really are, without links and dots. What leads out of the machine is asked for, whatever was granted,
-while something untrusted and something private are both before the model (`label`).
+compared as they really are, without links and dots. What is denied to a process is denied to those that come from it.
+What leads out of the machine is asked for, whatever was granted, while something untrusted and something private are
+both before the model (`label`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from twofile.errors import KernelError
 from twofile.kernel.label import Label
 
-__all__ = ["Decision", "Grant", "Grants", "Lifetime", "covers", "leads_out", "narrowed", "normal"]
+__all__ = ["Decision", "Grant", "Grants", "Lifetime", "Rules", "covers", "leads_out", "narrowed", "normal"]
 
 Decision = Literal["allow", "ask", "deny"]
 Lifetime = Literal["once", "process", "always"]
@@ -88,54 +90,93 @@ class Grant:
     process: int = 0
 
 
-class Grants:
-    """The rules in force. `save` is called with each change, before it counts: a log keeps them."""
+class Rules(Protocol):
+    """Where the rules in force are kept."""
 
-    def __init__(self, rules: Iterable[Grant] = (), save: Callable[[Grant, bool], object] = lambda rule, there: None):
-        self._rules = list(rules)
-        self._save = save
+    def all(self) -> Sequence[Grant]: ...
+
+    def add(self, rule: Grant) -> None: ...
+
+    def take(self, rule: Grant) -> bool:
+        """Remove a rule; whether it was there."""
+        ...
+
+
+class Held:
+    """Rules in memory."""
+
+    def __init__(self, rules: Iterable[Grant] = ()) -> None:
+        self._rules, self._lock = tuple(rules), threading.Lock()
+
+    def all(self) -> Sequence[Grant]:
+        return self._rules
+
+    def add(self, rule: Grant) -> None:
+        with self._lock:
+            self._rules = (*self._rules, rule)
+
+    def take(self, rule: Grant) -> bool:
+        with self._lock:
+            if rule not in self._rules:
+                return False
+            at = self._rules.index(rule)
+            self._rules = self._rules[:at] + self._rules[at + 1 :]
+            return True
+
+
+class Grants:
+    """The rules in force, and what they decide."""
+
+    def __init__(self, rules: Rules | Iterable[Grant] = ()):
+        self._rules = Held(rules) if isinstance(rules, Iterable) else rules
 
     @property
     def rules(self) -> Sequence[Grant]:
-        return tuple(self._rules)
+        return tuple(self._rules.all())
 
     def add(self, rule: Grant) -> Grant:
         """Put a rule in force. KernelError for a pattern that is none; ValueError for a rule of nobody."""
         rule = Grant(normal(rule.pattern), rule.decision, rule.lifetime, rule.process)
         if (rule.lifetime == "always") != (rule.process == 0):
             raise ValueError("a rule is always everybody's, or a process's own")
-        self._save(rule, True)
-        self._rules.append(rule)
+        self._rules.add(rule)
         return rule
-
-    def remove(self, rule: Grant) -> None:
-        """Take a rule back; one that is not there is no error."""
-        if rule in self._rules:
-            self._save(rule, False)
-            self._rules.remove(rule)
 
     def end(self, process: int) -> None:
         """A process has ended: what was its own goes with it."""
-        for rule in [rule for rule in self._rules if rule.process == process]:
-            self.remove(rule)
+        for rule in self._rules.all():
+            if rule.process == process:
+                self._rules.take(rule)
 
     def decide(
-        self, process: int, limit: Iterable[str], capability: str, before: Label, *, use: bool = True
+        self,
+        process: int,
+        limit: Iterable[str],
+        capability: str,
+        before: Label,
+        *,
+        above: Iterable[int] = (),
+        use: bool = True,
     ) -> Decision:
-        """What may be done. `limit`: the patterns of the process; `before`: the label of all that is before the model.
-        With `use`, what is allowed once is used up."""
+        """What may be done. `limit`: the patterns of the process; `before`: the label of all that is before the model;
+        `above`: the processes that it comes from, whose denials hold for it. With `use`, what holds once is used up."""
         wanted = normal(capability)
         if not any(covers(normal(pattern), wanted) for pattern in limit):
             return "deny"
-        matching = [r for r in self._rules if r.process in (0, process) and covers(r.pattern, wanted)]
-        if any(rule.decision == "deny" for rule in matching):
+        rules = [rule for rule in self._rules.all() if covers(rule.pattern, wanted)]
+        lineage = frozenset(above)
+        if any(rule.process in lineage and rule.decision == "deny" and rule.lifetime != "once" for rule in rules):
             return "deny"
-        once = [rule for rule in matching if rule.lifetime == "once" and rule.decision == "allow"]
-        if leads_out(wanted) and before.private and not before.trusted and not once:
-            return "ask"  # a person who was just asked has answered for this very use
-        rule = once[-1] if once else matching[-1] if matching else None
+        own = [rule for rule in rules if rule.process in (0, process)]
+        denied = [rule for rule in own if rule.decision == "deny"]
+        tainted = leads_out(wanted) and before.private and not before.trusted
+        if not denied and tainted:
+            return "ask"
+        once = [rule for rule in denied or own if rule.lifetime == "once"]
+        lasting = [rule for rule in denied or own if rule.lifetime != "once"]
+        rule = lasting[-1] if denied and lasting else once[-1] if once else lasting[-1] if lasting else None
         if rule is None:
             return "ask"
-        if use and rule.lifetime == "once" and rule.decision == "allow":
-            self.remove(rule)
+        if use and rule.lifetime == "once" and not self._rules.take(rule):  # another has just used it
+            return self.decide(process, limit, capability, before, above=lineage, use=use)
         return rule.decision

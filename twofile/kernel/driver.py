@@ -169,17 +169,24 @@ def run_driver(
         finally:
             box.done.set()
 
+    def ended(words: str) -> Outcome:
+        return Outcome((text(f"error: {driver.name} {words}"),), label, True, False, time.monotonic() - start)
+
+    if context.cancelled.is_set() or (poll is not None and poll()):
+        return ended("was cancelled before it began")
     thread = threading.Thread(target=work, name=f"twofile-driver-{driver.name}", daemon=True)
     thread.start()
-    while not box.done.wait(min(0.05, max(0.001, context.seconds))):
-        if context.seconds <= 0:
-            context.cancelled.set()
-            took = time.monotonic() - start
-            return Outcome((text(f"error: {driver.name} took longer than {took:.0f} s"),), label, True, False, took)
-        if context.cancelled.is_set() or (poll is not None and poll()):
-            context.cancelled.set()
-            took = time.monotonic() - start
-            return Outcome((text(f"error: {driver.name} was cancelled"),), label, True, False, took)
+    try:
+        while not box.done.wait(min(0.05, max(0.001, context.seconds))):
+            if context.seconds <= 0:
+                context.cancelled.set()
+                return ended(f"took longer than {time.monotonic() - start:.0f} s")
+            if context.cancelled.is_set() or (poll is not None and poll()):
+                context.cancelled.set()
+                return ended("was cancelled")
+    except BaseException:  # nobody waits for it any more
+        context.cancelled.set()
+        raise
     took = time.monotonic() - start
     if box.failed is not None:
         words = str(box.failed) if isinstance(box.failed, ValueError | KernelError) else _failure(box.failed)
@@ -200,7 +207,9 @@ class _Box:
 
     def take(self, part: Part) -> bool:
         """Keep a part, or as much of it as there is room for; whether there is room for more."""
-        if part.get("type") != "text":
+        if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+            raise TypeError("it gave something that is no part: a part has a type")
+        if part["type"] != "text":
             size = len(json.dumps(part, default=str))
             if size > self.left:
                 self.cut = True

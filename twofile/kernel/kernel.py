@@ -17,27 +17,20 @@ from twofile.kernel.driver import Driver, Drivers
 from twofile.kernel.log import Log
 from twofile.kernel.process import Budget, Image, Process
 
-__all__ = ["Kernel"]
+__all__ = ["Kernel", "grants_of"]
 
 RECALL = "recall"  # a driver that each process has of its own
 
 
-class Kernel:
-    """A context manager; closing it closes the engines it opened and the log. `opener`: from a model's name to an
-    engine."""
+class _Kept:
+    """The rules that a log has. It is read each time: other programs write to it, too."""
 
-    def __init__(self, path: Path, drivers: Iterable[Driver] = (), opener: Callable[[str], Engine] = Engine) -> None:
-        self.log = Log(path)
-        self.drivers = Drivers(drivers)
-        self._opener = opener
-        self._images: dict[str, Image] = {}
-        self._lock = threading.Lock()
-        self.grants = Grants(self._kept(), self._keep)
+    def __init__(self, log: Log) -> None:
+        self._log = log
 
-    def _kept(self) -> list[Grant]:
-        """The rules that the log has."""
+    def all(self) -> list[Grant]:
         found: list[Grant] = []
-        for event in self.log.events(0):
+        for event in self._log.events(0):
             rule = Grant(**event.body["rule"])
             if event.body["there"]:
                 found.append(rule)
@@ -45,16 +38,43 @@ class Kernel:
                 found.remove(rule)
         return found
 
-    def _keep(self, rule: Grant, there: bool) -> None:
-        self.log.note("grant", {"rule": vars(rule), "there": there})
+    def add(self, rule: Grant) -> None:
+        self._log.note("grant", {"rule": vars(rule), "there": True})
 
-    def image(self, model: str) -> Image:
+    def take(self, rule: Grant) -> bool:
+        return self._log.note("grant", {"rule": vars(rule), "there": False}, lambda: rule in self.all())
+
+
+def grants_of(log: Log) -> Grants:
+    """The rules of a log."""
+    return Grants(_Kept(log))
+
+
+def _open(model: str, adapter: str) -> Engine:
+    return Engine(model, adapter=Path(adapter) if adapter else None)
+
+
+class Kernel:
+    """A context manager; closing it closes the engines it opened and the log. `opener`: from a model's name and an
+    adapter's ("" for none) to an engine."""
+
+    def __init__(
+        self, path: Path, drivers: Iterable[Driver] = (), opener: Callable[[str, str], Engine] = _open
+    ) -> None:
+        self.log = Log(path)
+        self.drivers = Drivers(drivers)
+        self._opener = opener
+        self._images: dict[tuple[str, str], Image] = {}
+        self._lock = threading.Lock()
+        self.grants = grants_of(self.log)
+
+    def image(self, model: str, adapter: str = "") -> Image:
         """What runs processes of a model; opened once."""
         with self._lock:
-            if model not in self._images:
-                engine = self._opener(model)
-                self._images[model] = Image(engine, Scheduler(engine, swap=True), ChatTemplate.of(engine))
-            return self._images[model]
+            if (model, adapter) not in self._images:
+                engine = self._opener(model, adapter)
+                self._images[model, adapter] = Image(engine, Scheduler(engine, swap=True), ChatTemplate.of(engine))
+            return self._images[model, adapter]
 
     def spawn(
         self,
@@ -63,9 +83,14 @@ class Kernel:
         tools: Sequence[str] = (),
         limit: Sequence[str] = (),
         parent: Process | None = None,
+        *,
+        adapter: str = "",
+        budget: Budget | None = None,
+        window: int | None = None,
         **how: Any,
     ) -> Process:
-        """A new process. `limit`: capabilities that it can be granted, within its parent's where it has one.
+        """A new process. `limit`: capabilities that it can be granted, within its parent's where it has one; `budget`
+        and `window` are kept for who opens it later.
 
         KernelError for a tool that there is not, or a capability that its parent has not."""
         for name in tools:
@@ -73,7 +98,8 @@ class Kernel:
                 self.drivers[name]  # or KernelError
         wanted = parent.child_limit(limit) if parent is not None else tuple(map(normal, limit))
         body: dict[str, Any] = {"model": model, "system": system, "tools": list(tools), "limit": list(wanted)}
-        body["parent"] = None if parent is None else parent.pid
+        body |= {"parent": None if parent is None else parent.pid, "adapter": adapter, "window": window}
+        body["budget"] = vars(budget or Budget())
         event = self.log.begin("begin", body)
         return self.open(event.pid, **how)
 
@@ -85,12 +111,15 @@ class Kernel:
         window: int | None = None,
         background: bool = False,
     ) -> Process:
-        """A process that is in the log. KernelError where there is none."""
+        """A process that is in the log, with the budget and the window that it began with where none are given.
+        KernelError where there is none."""
         first = next((event for event in self.log.events(pid) if event.kind == "begin"), None)
         if first is None:
             raise KernelError(f"process {pid} has no beginning", "twofile ps")
-        image = self.image(str(first.body["model"]))
-        return Process(pid, self.log, image, self.drivers, self.grants, budget or Budget(), paging, window, background)
+        body = first.body
+        image = self.image(str(body["model"]), str(body.get("adapter", "")))
+        budget, window = budget or Budget(**body.get("budget", {})), window or body.get("window")
+        return Process(pid, self.log, image, self.drivers, self.grants, budget, paging, window, background)
 
     def fork(self, process: Process, upto: int | None = None, **how: Any) -> Process:
         """A branch of a process: its own from here on, with all that was before; the cache of keys and values is

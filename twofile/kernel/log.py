@@ -10,14 +10,15 @@ append, some milliseconds.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from twofile.database import Database
 from twofile.errors import KernelError
@@ -122,22 +123,52 @@ class Log:
     def append(self, pid: int, kind: str, body: Mapping[str, Any], after: int) -> Event:
         """One more event of a process. `after`: the last one that the writer knows of. KernelError where another wrote
         since, or the log cannot be written."""
-        return self.append_all(pid, [(kind, body)], after)[-1]
-
-    def note(self, kind: str, body: Mapping[str, Any]) -> Event:
-        """An event of no process, such as a rule that holds for all: those of process 0."""
         with self._writing():
-            return self._insert(0, kind, body)
-
-    def append_all(self, pid: int, events: Sequence[tuple[str, Mapping[str, Any]]], after: int) -> list[Event]:
-        """Several, all or none."""
-        with self._writing():
-            (last,) = self._base.execute("SELECT MAX(seq) FROM event WHERE pid = ?", (pid,)).fetchone()
-            if last is None:
-                raise KernelError(f"there is no process {pid}", "twofile ps")
-            if last != after:
+            if self.end(pid) != after:
                 raise KernelError(f"process {pid} has gone on since (another client speaks with it)", "try again")
-            return [self._insert(pid, kind, body) for kind, body in events]
+            return self._insert(pid, kind, body)
+
+    def note(self, kind: str, body: Mapping[str, Any], when: Callable[[], bool] = lambda: True) -> bool:
+        """An event of no process, such as a rule that holds for all: those of process 0. `when`: whether it is still
+        to be written, asked while nobody else can write."""
+        with self._writing():
+            if good := when():
+                self._insert(0, kind, body)
+            return good
+
+    @contextmanager
+    def speaking(self, pid: int) -> Iterator[None]:
+        """Be the one that speaks with a process. KernelError where another is, in whatever program."""
+        held = self._held(pid)
+        if held is None:
+            raise KernelError(f"process {pid} is speaking with another client", "wait, or fork it")
+        try:
+            yield
+        finally:
+            held.close()  # and so is the lock
+
+    def busy(self, pid: int) -> bool:
+        """Whether somebody speaks with a process now."""
+        if not self._lock_file(pid).exists():
+            return False
+        held = self._held(pid)
+        if held is not None:
+            held.close()
+        return held is None
+
+    def _lock_file(self, pid: int) -> Path:
+        return self.path.with_name(f"{self.path.name}-turns") / str(pid)
+
+    def _held(self, pid: int) -> IO[bytes] | None:
+        path = self._lock_file(pid)
+        path.parent.mkdir(exist_ok=True)
+        file = path.open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        return file
 
     def _insert(self, pid: int, kind: str, body: Mapping[str, Any]) -> Event:
         now = time.time()
@@ -149,7 +180,10 @@ class Log:
     def events(self, pid: int, after: int = 0) -> list[Event]:
         """The events of a process in their order, those that it has from its parent first; `after`: only later ones.
         KernelError where there is no such process."""
-        rows = self._database.rows("SELECT parent, upto FROM process WHERE pid = ?", pid)
+        try:
+            rows = self._database.rows("SELECT parent, upto FROM process WHERE pid = ?", pid)
+        except sqlite3.DatabaseError as error:
+            raise KernelError(f"what {self.path} says of process {pid} is damaged ({error})", "twofile ps") from error
         if not rows:
             raise KernelError(f"there is no process {pid}", "twofile ps")
         parent, upto = rows[0]
@@ -162,9 +196,9 @@ class Log:
         query = f"SELECT {_EVENT} FROM event WHERE pid = ? AND seq > ? ORDER BY seq"
         try:
             return [_event(row) for row in self._database.rows(query, pid, after)]
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, ValueError):  # of a page, or of what an event says
             if not self.only_read:
-                raise
+                self.only_read = "it is damaged; what can be read is shown"
         found: list[Event] = []  # one by one, past what cannot be read
         (last,) = self._database.rows("SELECT seq FROM sqlite_sequence WHERE name = 'event'")[0]
         for seq in range(after + 1, int(last) + 1):
@@ -172,13 +206,16 @@ class Log:
                 found += map(
                     _event, self._database.rows(f"SELECT {_EVENT} FROM event WHERE seq = ? AND pid = ?", seq, pid)
                 )
-            except sqlite3.DatabaseError:
+            except (sqlite3.DatabaseError, ValueError):
                 continue
         return found
 
     def processes(self) -> list[tuple[int, int | None, float]]:
         """Number, parent and beginning of each process."""
-        return self._database.rows("SELECT pid, parent, at FROM process WHERE pid > 0 ORDER BY pid")
+        try:
+            return self._database.rows("SELECT pid, parent, at FROM process WHERE pid > 0 ORDER BY pid")
+        except sqlite3.DatabaseError as error:
+            raise KernelError(f"the list of processes in {self.path} is damaged ({error})", "move it away") from error
 
     def end(self, pid: int) -> int:
         """The last event of a process that is its own: what `append` wants to know. KernelError where there is none."""
@@ -196,12 +233,19 @@ class Log:
         last = next((event.seq for event in reversed(events) if event.kind != "state"), events[-1].seq)
         return self.begin("fork", {"of": pid}, parent=pid, upto=last)
 
-    def last(self, pid: int, kind: str) -> Event | None:
-        """The newest event of a kind that is a process's own; None where there is none."""
-        rows = self._database.rows(
-            f"SELECT {_EVENT} FROM event WHERE pid = ? AND kind = ? ORDER BY seq DESC LIMIT 1", pid, kind
-        )
-        return _event(rows[0]) if rows else None
+    def above(self, pid: int) -> tuple[int, ...]:
+        """The processes that it comes from: what it is a branch of, and whose child."""
+        found: list[int] = []
+        ahead = [pid]
+        while ahead:
+            at = ahead.pop()
+            parents = [parent for (parent,) in self._database.rows("SELECT parent FROM process WHERE pid = ?", at)]
+            parents += [event.body.get("parent") for event in self._read(at, 0) if event.kind == "begin"]
+            for parent in parents:
+                if parent and parent not in found:
+                    found.append(parent)
+                    ahead.append(parent)
+        return tuple(found)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -1,11 +1,11 @@
 """Working memory: what of a process is before the model, in how few tokens, so that it always fits.
 
-The frame, in its order: the system's words with a summary of what is out; the turns that are in; the newest turn, whose
-user's words have before them the pages that were brought back for it. What changes stands late, so that the cache of
-keys and values of what comes before survives. Out go, when the window is full and until it is two thirds full: large
-results of tools, which leave a stub that says how to have them back; then the oldest turns, which leave lines in the
-summary. Nothing is deleted: pages that are out are found again by words and meaning (`recall`) for each thing that a
-user says, and by the model itself through the tool.
+The frame, in its order: the system's words with what was pinned and a summary of what is out; the turns that are in;
+the newest turn, whose user's words have before them the pages that were brought back for it. What changes stands late,
+so that the cache of keys and values of what comes before survives. Out go, when the window is full and until it is two
+thirds full: large results of tools, which leave a stub that says how to have them back; then the oldest turns, which
+leave lines in the summary. Nothing is deleted: pages that are out are found again by words and meaning (`recall`) for
+each thing that a user says, and by the model itself through the tool.
 
 Guarantee: the tokens of the frame, as the model's own template and tokenizer make them, and the reserve for the reply
 fit into the window, whatever was said; KernelError where the system's words and the tools alone do not. What is not
@@ -92,10 +92,9 @@ class Memory:
         if self.paging and fresh:
             ids = self._bring_back(state, ids)
         changes = state.changes(view)
-        resident = frozenset(page.name for page in state.resident())
+        resident = frozenset(page.name for page in (*state.cards, *state.resident()))
         out = tuple(page.name for turn in view.turns for page in turn.pages if page.name not in resident)
-        pages = [page for turn in view.turns for page in turn.pages if page.name in resident]
-        label = join([view.label, *(page.label for page in pages), *(page.label for page in state.summarised())])
+        label = join(page.label for page in state.sources())
         return Frame(ids, self._messages(state), changes, resident, out, label, tuple(self._segments(state)))
 
     def _ids(self, state: _State) -> list[int]:
@@ -194,6 +193,8 @@ class Memory:
     def _messages(self, state: _State) -> list[Message]:
         messages: list[Message] = []
         system = state.system
+        if state.cards:
+            system = f"{system}\n\nKeep in mind:\n{said(state.cards)}".strip()
         if state.summary:
             system = f"{system}\n\nEarlier in this conversation:\n{state.summary}".strip()
         if system:
@@ -227,6 +228,8 @@ class Memory:
 
     def _segments(self, state: _State) -> list[Segment]:
         found = [Segment("system", "", self.count(state.system))] if state.system else []
+        if state.cards:
+            found.append(Segment("pinned", ", ".join(card.name for card in state.cards), self.count(said(state.cards))))
         if self.tools:
             found.append(Segment("tools", ", ".join(str(tool["function"]["name"]) for tool in self.tools), 0))
         if state.summary:
@@ -246,7 +249,7 @@ class _State:
     """A frame in the making."""
 
     def __init__(self, view: View) -> None:
-        self.system, self.summary, self.all = view.system, view.summary, view.turns
+        self.system, self.summary, self.all, self.cards = view.system, view.summary, view.turns, view.cards
         self.dropped = [turn for turn in view.turns if turn.last <= view.gone]
         self.turns = view.turns[len(self.dropped) :]
         self.stubs, self.paged = set(view.stubs), list(view.paged)
@@ -270,9 +273,16 @@ class _State:
         names = set(self.paged)
         return found + [page for turn in self.all for page in turn.pages if page.name in names]
 
-    def summarised(self) -> list[Page]:
-        """Pages of which the summary may say something."""
-        return [page for turn in self.dropped for page in turn.pages] if self.summary else []
+    def sources(self) -> list[Page]:
+        """Pages of which the frame says anything: in it, shown in part, or spoken of in the summary."""
+        part = [
+            message[0]
+            for turn in self.turns
+            for number, message in enumerate(turn.messages)
+            if self.shown.get(message[0].seq) and not (self.bare and number and turn is self.turns[-1])
+        ]
+        gone = [page for turn in self.dropped for page in turn.pages] if self.summary else []
+        return [*self.cards, *self.resident(), *part, *gone]
 
     def changes(self, view: View) -> list[tuple[str, dict[str, Any]]]:
         """What has to be kept, so that the next frame begins as this one does."""

@@ -59,21 +59,26 @@ class Turn:
 
 @dataclass
 class View:
-    """What the events of a process come to. `stubs`: events whose text is out of the window; `gone`: turns up to this
-    event are out, and `summary` stands for them; `paged`: pages that were brought back for the newest turn."""
+    """What the events of a process come to. `cards`: what was pinned, which is always before the model; `stubs`: events
+    whose text is out of the window; `gone`: turns up to this event are out, and `summary` stands for them; `paged`:
+    pages that were brought back for the newest turn; `used`: when a page was last brought back; `open_calls`: calls
+    without a result, made where `open_label` was before the model."""
 
     model: str = ""
+    adapter: str = ""
+    window: int | None = None
     system: str = ""
     tools: tuple[str, ...] = ()
     limit: tuple[str, ...] = ()
-    label: Label = NOBODY
     turns: list[Turn] = field(default_factory=list)
+    cards: list[Page] = field(default_factory=list)
     stubs: frozenset[int] = frozenset()
     gone: int = 0
     summary: str = ""
     paged: tuple[str, ...] = ()
     open_calls: list[Mapping[str, Any]] = field(default_factory=list)
-    last: int = 0
+    open_label: Label = NOBODY
+    used: dict[str, float] = field(default_factory=dict)
     ended: str = ""
 
     def messages(self) -> list[dict[str, Any]]:
@@ -122,22 +127,28 @@ def view_of(events: Iterable[Event], count: Callable[[str], int]) -> View:
         ]
 
     for event in events:
-        view.last, body = event.seq, event.body
+        body = event.body
         label = Label.from_json(body.get("label", {}))
         match event.kind:
             case "begin":
-                view.model = str(body.get("model", ""))
+                view.model, view.adapter = str(body.get("model", "")), str(body.get("adapter", ""))
+                view.window = body.get("window")
                 view.system, view.tools = str(body.get("system", "")), tuple(body.get("tools", ()))
                 view.limit = tuple(body.get("limit", ()))
             case "user":
                 view.turns.append(Turn([message(event, "user", str(body["text"]), label)]))
                 view.paged = ()
+            case "pinned":
+                view.cards += message(event, "card", str(body["text"]), label)
+            case "unpinned":
+                view.cards = [card for card in view.cards if card.seq != body["card"]]
             case "paged":
                 view.paged = tuple(body["pages"])
+                view.used |= dict.fromkeys(view.paged, event.at)
             case "assistant" if view.turns:
                 calls = tuple(body.get("calls", ()))
                 view.turns[-1].messages.append(message(event, "assistant", str(body["text"]), label, calls=calls))
-                open_calls = {call["id"]: call for call in calls}
+                open_calls, view.open_label = {call["id"]: call for call in calls}, label
             case "result" if view.turns:
                 given = {"tool": str(body.get("name", ""))}
                 view.turns[-1].messages.append(message(event, "tool", str(body["text"]), label, **given))

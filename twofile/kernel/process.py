@@ -5,11 +5,12 @@ down, checked against what the process may do, run, and its result written down;
 nothing more to ask for. Guarantees: what was given back is in the log; a call is in the log before it is run, so that
 after a kill one that has effects is never run again: its result then says that nobody knows whether it happened; one
 without effects is run again. A call that is repeated without anything new is stopped, and the model is told why. One
-client speaks at a time: another is refused. Cost: a flush of the disk for each message and call.
+client speaks at a time, of all programs: another is refused. Cost: a flush of the disk for each message and call.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 import threading
@@ -22,7 +23,7 @@ from twofile.engine.calls import Called, Finished, Turn, turn
 from twofile.engine.generate import Piece
 from twofile.engine.sampler import Sampling
 from twofile.errors import KernelError
-from twofile.kernel.capability import Decision, Grant, Grants, Lifetime, narrowed
+from twofile.kernel.capability import Decision, Grant, Grants, Lifetime, narrowed, normal
 from twofile.kernel.driver import Context, Drivers, Outcome, run_driver, text
 from twofile.kernel.label import Label
 from twofile.kernel.log import Event, Log
@@ -32,7 +33,9 @@ from twofile.kernel.recall import Index, Recall
 
 __all__ = ["Answer", "Asking", "Budget", "Image", "Process", "Said"]
 
+_PINNED = 4  # what is pinned has the window over this
 _UNKNOWN = "it was interrupted, and nobody knows whether it happened: do not do it again without asking"
+_STOPPED = "it was stopped before it began"
 _REPEATED = "this very call was made before and gave the same: nothing new will come of it"
 
 
@@ -109,12 +112,12 @@ class Process:
     ) -> None:
         self.background = background
         self.pid, self.log, self.image, self.grants, self.budget = pid, log, image, grants, budget
-        self._lock = threading.Lock()
+        self._above = log.above(pid)
         self._now: Turn | None = None
         self._stopped = threading.Event()
         self._own, self._out = 0, tuple[str, ...]()
         self.view = self.look()
-        self.index = Index(self._embed)
+        self.index = Index(image.engine)
         mine = Drivers(driver for name in self.view.tools if name in drivers and (driver := drivers[name]))
         if "recall" in self.view.tools and "recall" not in mine:
             mine.add(Recall(self.index, lambda: self._out))
@@ -127,10 +130,6 @@ class Process:
             self._render, self._count, room, reserve, self.index, mine.tools(self.view.tools), paging=paging
         )
         self.reserve = reserve
-
-    def _embed(self, words: str) -> Any:
-        ids = self.image.engine.tokenize(words)
-        return ids, self.image.engine.rows(ids)
 
     def _count(self, words: str) -> int:
         return len(self.image.engine.tokenize(words))
@@ -175,25 +174,44 @@ class Process:
         sampling: Sampling | None,
         poll: Callable[[], bool] | None,
     ) -> Generator[Said, None, None]:
-        if not self._lock.acquire(blocking=False):
-            raise KernelError(f"process {self.pid} is speaking with another client", "wait, or fork it")
-        try:
+        with self.log.speaking(self.pid):
             self._stopped.clear()
-            self._own = self.log.end(self.pid)
-            view = self.look()
-            if view.ended:
-                hint = f"twofile fork {self.pid} goes on from it"
-                raise KernelError(f"process {self.pid} is over: {view.ended}", hint)
+            view = self._begin()
             if view.open_calls:
                 yield from self._settle(view, approve, poll)
             elif not first and (not view.turns or view.turns[-1].messages[-1][0].role == "assistant"):
                 return
             for kind, body in first:
                 self._note(kind, body)
-            yield from self._speak(approve, sampling or Sampling(), poll)
-        finally:
-            self._now = None
-            self._lock.release()
+            try:
+                yield from self._speak(approve, sampling or Sampling(), poll)
+            finally:
+                self._now = None
+
+    def _begin(self) -> View:
+        """What it is now, for who speaks with it and will write. KernelError where it is over."""
+        self._own = self.log.end(self.pid)
+        view = self.look()
+        if view.ended:
+            hint = f"twofile fork {self.pid} goes on from it"
+            raise KernelError(f"process {self.pid} is over: {view.ended}", hint)
+        return view
+
+    def pin(self, words: str, label: Label = Label.of("user")) -> Event:  # noqa: B008 (frozen)
+        """Keep a text before the model from now on. KernelError where that would leave too little room."""
+        with self.log.speaking(self.pid):
+            view = self._begin()
+            room = self.memory.window // _PINNED
+            if (size := self._count(words) + sum(card.size for card in view.cards)) > room:
+                raise KernelError(f"what is pinned would take {size} tokens, and has {room}", "unpin something")
+            return self._note("pinned", {"text": f"- {words.strip()}\n", "label": label.to_json()})
+
+    def unpin(self, card: int) -> None:
+        """Let go of what was pinned by this event. KernelError where nothing was."""
+        with self.log.speaking(self.pid):
+            if card not in [one.seq for one in self._begin().cards]:
+                raise KernelError(f"nothing was pinned as {card} in process {self.pid}", f"twofile maps {self.pid}")
+            self._note("unpinned", {"card": card})
 
     def _speak(self, approve: Approve, sampling: Sampling, poll: Callable[[], bool] | None) -> Iterator[Said]:
         """Rounds of saying and calling, until there are no calls."""
@@ -221,10 +239,12 @@ class Process:
                         calls.append({"id": secrets.token_hex(6), "name": event.name, "arguments": arguments})
                     elif isinstance(event, Finished):
                         end = event
-                    if self._stopped.is_set() or (poll is not None and poll()):
+                    if self._over(poll):
                         break
             finally:
                 self._now.cancel()
+                if end is None:
+                    calls = []  # nobody waits for them
                 usage = {} if end is None else {"read": end.read, "reused": end.reused, "written": end.written}
                 reason = "stopped" if end is None else end.reason
                 body = {"text": words, "calls": calls, "reason": reason, "usage": usage, "label": frame.label.to_json()}
@@ -232,17 +252,42 @@ class Process:
             if end is None or not calls:
                 yield Said("done", words, body)
                 return
-            for call in calls:
-                yield Said("call", body=call)
-                yield self._answer(call, view, frame.label, approve, poll)
+            left = list(calls)
+            try:
+                for number, call in enumerate(calls):
+                    yield Said("call", body=call)
+                    if self._over(poll):
+                        break
+                    left.pop(0)
+                    yield self._answer(call, [*_calls(view), *calls[:number]], frame.label, approve, poll)
+            finally:
+                for call in left:
+                    self._result(call, _told(_STOPPED, str(call["name"])), frame.label)
+            if left:
+                yield Said("done", words, body)
+                return
+
+    def _over(self, poll: Callable[[], bool] | None) -> bool:
+        """Whether nobody wants more."""
+        return self._stopped.is_set() or (poll is not None and poll())
 
     def _answer(
-        self, call: Mapping[str, Any], view: View, before: Label, approve: Approve, poll: Callable[[], bool] | None
+        self,
+        call: Mapping[str, Any],
+        earlier: Sequence[Mapping[str, Any]],
+        before: Label,
+        approve: Approve,
+        poll: Callable[[], bool] | None,
     ) -> Said:
-        """Run a call that is in the log, and write down what it gave."""
+        """Run a call that is in the log, and write down what it gave. `earlier`: those of the turn before it."""
         name, arguments = str(call["name"]), call["arguments"]
-        again = self._same(view, call)
-        outcome = _told(_REPEATED, name) if again else self._run(name, arguments, before, approve, poll)
+        if (name, arguments) in [(one["name"], one["arguments"]) for one in earlier]:
+            return self._result(call, _told(_REPEATED, name), before)
+        try:
+            outcome = self._run(name, arguments, before, approve, poll)
+        except BaseException:  # of who was asked, or a stop by force: it may have begun
+            self._result(call, _told(_UNKNOWN, name), before)
+            raise
         return self._result(call, outcome, before)
 
     def _result(self, call: Mapping[str, Any], outcome: Outcome, before: Label) -> Said:
@@ -254,33 +299,32 @@ class Process:
         self._note("result", body)
         return Said("result", outcome.text, body)
 
-    def _same(self, view: View, call: Mapping[str, Any]) -> bool:
-        """Whether this very call was made in this turn before."""
-        made = [
-            (one["name"], one["arguments"])
-            for message in view.turns[-1].messages
-            for one in message[0].calls
-            if one["id"] != call["id"]
-        ]
-        return (call["name"], call["arguments"]) in made
-
     def _run(
         self, name: str, arguments: Mapping[str, Any], before: Label, approve: Approve, poll: Callable[[], bool] | None
     ) -> Outcome:
+        how: dict[str, Any] = {"process": self.pid, "limit": self.view.limit, "before": before, "above": self._above}
         try:
             driver = self.drivers[name]
-            needs = driver.needs(arguments)
+            needs = [normal(capability) for capability in driver.needs(arguments)]
         except (KernelError, ValueError) as error:
             return _told(str(error), name)
+        except Exception as error:  # a driver's failure is its own
+            return _told(f"{name} failed: {type(error).__name__}: {error}", name)
+        granted = []
         for capability in needs:
-            decision: Decision = self.grants.decide(self.pid, self.view.limit, capability, before)
-            if decision == "ask":
+            decision: Decision = self.grants.decide(capability=capability, use=False, **how)
+            if decision == "allow":
+                granted.append(capability)
+            elif decision == "ask":
                 decision = self._ask(Asking(self.pid, name, arguments, capability, before), approve)
             if decision == "deny":
+                self.grants.decide(capability=capability, **how)  # one that holds once is used up
                 return _told(f"{name} may not be used for this: {capability} is not allowed", name)
+        for capability in granted:  # now that all of them are
+            if self.grants.decide(capability=capability, **how) != "allow":
+                return _told(f"{name} may not be used for this: {capability} is not allowed any more", name)
         context = Context(self.pid, time.monotonic() + self.budget.seconds)
-        stop = self._stopped.is_set if poll is None else lambda: self._stopped.is_set() or poll()
-        return run_driver(driver, arguments, context, most=self.budget.output, poll=stop)
+        return run_driver(driver, arguments, context, most=self.budget.output, poll=lambda: self._over(poll))
 
     def _ask(self, asking: Asking, approve: Approve) -> Decision:
         """Ask the person, and keep what was said."""
@@ -294,13 +338,13 @@ class Process:
 
     def _settle(self, view: View, approve: Approve, poll: Callable[[], bool] | None) -> Iterator[Said]:
         """Calls that a kill left without a result."""
-        label = Label.from_json(self.log.events(self.pid)[-1].body.get("label", {}))
         for call in view.open_calls:
             name = str(call["name"])
             if name in self.drivers and self.drivers[name].pure:
-                yield self._answer(call, view, label, approve, poll)
+                earlier = itertools.takewhile(lambda one, this=call: one["id"] != this["id"], _calls(view))
+                yield self._answer(call, list(earlier), view.open_label, approve, poll)
             else:
-                yield self._result(call, _told(_UNKNOWN, name), label)
+                yield self._result(call, _told(_UNKNOWN, name), view.open_label)
 
     def stop(self) -> None:
         """Stop what is being said or done, from any thread."""
@@ -311,13 +355,17 @@ class Process:
     def end(self, how: Literal["ended", "killed"] = "ended") -> None:
         """No more is said; what was granted to it alone is gone."""
         self.stop()
-        self._own = self.log.end(self.pid)
-        self._note("state", {"state": how})
+        self.log.append(self.pid, "state", {"state": how}, self.log.end(self.pid))
         self.grants.end(self.pid)
 
     def child_limit(self, asked: Sequence[str]) -> tuple[str, ...]:
         """The capabilities of a child that asks for some. KernelError for more than this process has."""
         return narrowed(self.view.limit, asked)
+
+
+def _calls(view: View) -> list[Mapping[str, Any]]:
+    """The calls of the newest turn, in their order."""
+    return [call for message in view.turns[-1].messages for call in message[0].calls]
 
 
 def _told(words: str, tool: str) -> Outcome:

@@ -15,7 +15,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,28 +40,34 @@ _COMMON = frozenset((
 _RARE = 1e-3  # the share of all tokens at which one weighs half of what the rarest does
 _STALE = 1.25  # weights are counted anew when there is so much more text than the last time
 
-Embed = Callable[[str], tuple[Sequence[int], NDArray[np.float32]]]
+
+class Vectors(Protocol):
+    """What has vectors of tokens: an engine."""
+
+    def tokenize(self, text: str) -> list[int]: ...
+
+    def rows(self, tokens: Sequence[int]) -> NDArray[np.float32]: ...
 
 
 class _Meaning:
     """Vectors of texts, by the vectors of their tokens."""
 
-    def __init__(self, embed: Embed) -> None:
-        self._embed = embed
-        self._texts: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
+    def __init__(self, vectors: Vectors) -> None:
+        self._of = vectors
+        self._texts: dict[int, list[int]] = {}
         self._seen: Counter[int] = Counter()
         self._weighed, self._share = 0, dict[int, float]()
         self._vectors: dict[int, NDArray[np.float32]] = {}
 
     def add(self, row: int, text: str) -> None:
         """One more page."""
-        ids, rows_TD = self._embed(text)
-        self._texts[row] = np.asarray(ids, np.int64), rows_TD
+        ids = self._of.tokenize(text)
+        self._texts[row] = ids
         self._seen.update(ids)
 
-    def _vector(self, ids: Iterable[int], rows_TD: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _vector(self, ids: list[int]) -> NDArray[np.float32]:
         weights_T = np.array([_RARE / (_RARE + self._share.get(token, 0.0)) for token in ids], np.float32)
-        vector_D: NDArray[np.float32] = weights_T @ rows_TD / max(1, len(weights_T))
+        vector_D: NDArray[np.float32] = weights_T @ self._of.rows(ids) / max(1, len(ids))
         return vector_D
 
     def rank(self, query: str, rows: Iterable[int]) -> list[int]:
@@ -73,20 +79,20 @@ class _Meaning:
         ordered = sorted(rows)
         for row in ordered:
             if row not in self._vectors:
-                self._vectors[row] = self._vector(*self._texts[row])
+                self._vectors[row] = self._vector(self._texts[row])
         matrix_ND = np.stack([self._vectors[row] for row in ordered])
         mean_D = matrix_ND.mean(axis=0)
         centred_ND = matrix_ND - mean_D
-        score_N = centred_ND @ (self._vector(*self._embed(query)) - mean_D)
+        score_N = centred_ND @ (self._vector(self._of.tokenize(query)) - mean_D)
         score_N /= np.maximum(np.linalg.norm(centred_ND, axis=1), 1e-12)
         return [ordered[i] for i in np.argsort(-score_N, kind="stable")[:_NEAR]]
 
 
 class Index:
-    """The pages of a process, to be found. `embed`: the tokens of a text and their vectors; None: words alone."""
+    """The pages of a process, to be found. `vectors`: by meaning, too; None: by words alone."""
 
-    def __init__(self, embed: Embed | None = None) -> None:
-        self._meaning = None if embed is None else _Meaning(embed)
+    def __init__(self, vectors: Vectors | None = None) -> None:
+        self._meaning = None if vectors is None else _Meaning(vectors)
         self._lock = threading.Lock()
         self._base = sqlite3.connect(":memory:", check_same_thread=False)
         self._base.execute("CREATE VIRTUAL TABLE page USING fts5 (text, tokenize = 'porter unicode61')")

@@ -6,6 +6,7 @@ went away there. So what the other server cannot do, or cuts, is its own affair.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import anyio
 import httpx2 as httpx
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from twofile.errors import TwofileError
 from twofile.serve.api.asked import RequestError
@@ -46,9 +48,17 @@ class Remote:
             except httpx.HTTPError as error:
                 raise self._lost(error) from error
             until_sent.push_async_callback(answer.aclose)
-            kept = until_sent.pop_all()
-            kind = answer.headers.get("content-type", "application/json")
-            return StreamingResponse(_bytes(answer, kept), answer.status_code, media_type=kind)
+            return _Passed(self._parts(answer), answer, until_sent.pop_all())
+
+    async def _parts(self, answer: httpx.Response) -> AsyncIterator[bytes]:
+        try:
+            async for part in answer.aiter_bytes():
+                yield part
+        except httpx.HTTPError as error:
+            if "event-stream" not in answer.headers.get("content-type", ""):
+                raise  # a body that is cut says so
+            told = {"message": self._lost(error).message, "type": "server_error", "code": "remote_unavailable"}
+            yield f"data: {json.dumps({'error': told})}\n\n".encode()
 
     def _lost(self, error: httpx.HTTPError) -> RequestError:
         what = f"the server of {self.name!r}, {self.url}, does not answer: {error or type(error).__name__}"
@@ -76,10 +86,17 @@ async def _unless_gone(request: Request, client: httpx.AsyncClient, asked: httpx
     return answer
 
 
-async def _bytes(answer: httpx.Response, kept: AsyncExitStack) -> AsyncIterator[bytes]:
-    async with kept:
-        async for part in answer.aiter_bytes():
-            yield part
+class _Passed(StreamingResponse):
+    """An answer that is passed on; whatever becomes of it, the connection behind it is closed."""
+
+    def __init__(self, parts: AsyncIterator[bytes], answer: httpx.Response, kept: AsyncExitStack) -> None:
+        kind = answer.headers.get("content-type", "application/json")
+        super().__init__(parts, answer.status_code, media_type=kind)
+        self._kept = kept
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._kept:
+            await super().__call__(scope, receive, send)
 
 
 def _authorised(key: str) -> dict[str, str]:
