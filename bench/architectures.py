@@ -1,12 +1,13 @@
 """The price of exportability: what parts that no GGUF family has would give the same model in the same time.
 
-    .venv/bin/python bench/architectures.py --data DATA [--minutes 2] [--seed 1 2 3] [--only relu2 ...]
+    .venv/bin/python bench/architectures.py --data DATA [--steps 100] [--seed 1 2 3] [--only relu2 ...]
 
-Each variant trains on the rows, the seeds and the minutes of ours (bench/train.py, `pace`) and is measured on the same
-held-out text. `relu2`: squared ReLU in place of SwiGLU, as many weights (arXiv:2109.08668). `values`: a second
-embedding of each token, added to the values of every other layer (arXiv:2410.17897). `skips`: each layer also gets the
-embeddings, weighed by learned scalars (as K. Jordan's modded-nanogpt popularised). `all`: the three together.
-`documents`: ours with attention that stays within documents, which export does not mind.
+Each variant trains on the rows and the seeds of ours (bench/train.py, `pace`), for as many steps, and is measured on
+the same held-out text; beside it stands how long a step takes, the median of the run. `relu2`: squared ReLU in place of
+SwiGLU, as many weights (arXiv:2109.08668). `values`: a second embedding of each token, added to the values of every
+other layer (arXiv:2410.17897). `skips`: each layer also gets the embeddings, weighed by learned scalars (as K. Jordan's
+modded-nanogpt popularised). `all`: the three together. `documents`: ours with attention that stays within documents,
+which export does not mind.
 """
 
 from __future__ import annotations
@@ -112,35 +113,43 @@ class Variant(Transformer):
 
 
 def measure(recipe: Recipe, run: Path, parts: frozenset[str]) -> dict[str, Any]:
+    """Parameters, seconds a step, and bits per byte of held-out text."""
     torch.compiler.reset()
     checkpoint.seed_all(recipe.seed)
     model = Variant(recipe.hyper, parts) if parts else Transformer(recipe.hyper)
     stage = Pretraining(recipe, load_vocabulary(run), run, valid_rows=VALID)
     result = train(model, stage, recipe.plan, run)
     n = sum(weight.numel() for weight in model.parameters())
-    return {"parameters": n, "steps": result.step, "seconds": result.seconds, **result.validation}
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    speeds = [line["speed"] for line in lines if line.get("speed")]
+    pace = recipe.batch * recipe.hyper.context_length / statistics.median(speeds)
+    return {"parameters": n, "steps": result.step, "step_seconds": pace, **result.validation}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/pretrain"))
-    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     given = parser.parse_args()
     packed = FOLDER / "pace"
-    prepare(pace_recipe(given.minutes, 0), given.data, packed, lambda _: None)
+    prepare(pace_recipe(1.0, 0), given.data, packed, lambda _: None)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in given.only}
     for seed in given.seed:
         for name in given.only:  # by turns, for the machine's speed moves
-            recipe = dataclasses.replace(pace_recipe(given.minutes, seed), within_documents=name == "documents")
+            recipe = dataclasses.replace(pace_recipe(1.0, seed), within_documents=name == "documents")
+            plan = dataclasses.replace(recipe.plan, steps=given.steps, minutes=None)
+            recipe = dataclasses.replace(recipe, plan=plan)
             one = measure(recipe, beside(packed, f"architecture-{name}-{seed}-{time.time_ns()}"), VARIANTS[name])
             found[name].append(one)
             print(seed, name, one, flush=True)
+    ours = statistics.median(run["step_seconds"] for run in found[given.only[0]])
     for name, runs in found.items():
         bits = [run["bpb"] for run in runs]
         spread = f"{min(bits):.4f} to {max(bits):.4f}, n = {len(bits)}"
-        print(f"{name}: {statistics.mean(bits):.4f} bits per byte ({spread})")
+        pace = statistics.median(run["step_seconds"] for run in runs) / ours
+        print(f"{name}: {statistics.mean(bits):.4f} bits per byte ({spread}), a step takes {pace:.2f} times ours")
     (FOLDER / "architectures.json").write_text(json.dumps(found, indent=1) + "\n")
 
 

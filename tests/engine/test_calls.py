@@ -98,7 +98,7 @@ def test_an_untrained_model_writes_calls_that_fit(engine: Engine) -> None:
         for seed in range(12):
             events = turn(
                 scheduler, engine, engine.tokenize("once upon"), tools=[WEATHER, CLOCK], choice="required",
-                parallel=False, sampling=Sampling(temperature=5.0, seed=seed), max_tokens=200,
+                parallel=False, sampling=Sampling(temperature=3.0, seed=seed), max_tokens=400,
             )  # fmt: skip
             (called,) = [event for event in events if isinstance(event, Called)]
             arguments = json.loads(called.arguments)
