@@ -26,7 +26,8 @@ TEMPLATE = (
 
 def chat(typed: str, engine: Engine, monkeypatch: pytest.MonkeyPatch, *args: str) -> None:
     monkeypatch.setattr("twofile.cli.chat.find", lambda name: name)
-    monkeypatch.setattr("twofile.cli.chat.open_engine", lambda *_: engine)
+    for module in ("chat", "processes"):
+        monkeypatch.setattr(f"twofile.cli.{module}.open_engine", lambda *_: engine)
     monkeypatch.setattr("sys.stdin", io.StringIO(typed))
     with pytest.raises(SystemExit) as exit:
         cli.main(["chat", "fake", "-t", "0", *args])

@@ -258,6 +258,8 @@ class Scheduler:
                 self._waiting.remove(job)
                 self._running.append(job)
                 running = set(self._running)
+                if not job.begun:  # not one that was put aside
+                    job.reused, job.begun = job.read, True
             steps[job] = _step(job, chunk)
             if job.unread > 1:
                 chunk -= len(steps[job][1])
@@ -272,8 +274,6 @@ class Scheduler:
                 job.cache, job.read = found
             if self._swap is not None and (found := self._swap.find(job.tokens, job.read + 1)):
                 job.cache, job.read = found
-            if not job.begun:  # not one that was put aside
-                job.reused, job.begun = job.read, True
             job.searched, job.parent = True, None
         if chunk < self.chunk and job.unread > chunk:  # another prompt is being read: this one may turn out to be known
             job.searched = False
