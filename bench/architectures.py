@@ -3,11 +3,11 @@
     .venv/bin/python bench/architectures.py --data DATA [--steps 100] [--seed 1 2 3] [--only relu2 ...]
 
 Each variant trains on the rows and the seeds of ours (bench/train.py, `pace`), for as many steps, and is measured on
-the same held-out text; beside it stands how long a step takes, the median of the run. `relu2`: squared ReLU in place of
-SwiGLU, as many weights (arXiv:2109.08668). `values`: a second embedding of each token, added to the values of every
-other layer (arXiv:2410.17897). `skips`: each layer also gets the embeddings, weighed by learned scalars (as K. Jordan's
-modded-nanogpt popularised). `all`: the three together. `documents`: ours with attention that stays within documents,
-which export does not mind.
+the same held-out text, each document by itself; beside it stands how long a step takes, the median of the run. `relu2`:
+squared ReLU in place of SwiGLU, as many weights (arXiv:2109.08668). `values`: a second embedding of each token, added
+to the values of every other layer (arXiv:2410.17897). `skips`: each layer also gets the embeddings, weighed by learned
+scalars (as K. Jordan's modded-nanogpt popularised). `all`: the three together. `documents`: ours with attention that
+stays within documents, which export does not mind.
 """
 
 from __future__ import annotations
@@ -123,7 +123,10 @@ def measure(recipe: Recipe, run: Path, parts: frozenset[str]) -> dict[str, Any]:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     speeds = [line["speed"] for line in lines if line.get("speed")]
     pace = recipe.batch * recipe.hyper.context_length / statistics.median(speeds)
-    return {"parameters": n, "steps": result.step, "step_seconds": pace, **result.validation}
+    alone = Pretraining(dataclasses.replace(recipe, within_documents=True), load_vocabulary(run), run, valid_rows=VALID)
+    with torch.no_grad():
+        figures = alone.validate(model.eval())
+    return {"parameters": n, "steps": result.step, "step_seconds": pace, "packed": result.validation["bpb"], **figures}
 
 
 def main() -> None:

@@ -159,7 +159,7 @@ def maps_command(pid: int, path: Path | None, window: int | None) -> None:
         process = kernel.open(pid, window=window)
         view = process.look()
         frame = process.memory.frame(view)
-        rows = [("page", "role", "tokens", "state", "brought back", "from", "begins")]
+        rows: list[tuple[str, ...]] = [("page", "role", "tokens", "state", "brought back", "from", "begins")]
         rows += [_mapped(card, "pinned", None) for card in view.cards]
         for turn in view.turns:
             for page in turn.pages:

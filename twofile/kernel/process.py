@@ -10,7 +10,6 @@ client speaks at a time, of all programs: another is refused. Cost: a flush of t
 
 from __future__ import annotations
 
-import itertools
 import json
 import secrets
 import threading
@@ -341,8 +340,7 @@ class Process:
         for call in view.open_calls:
             name = str(call["name"])
             if name in self.drivers and self.drivers[name].pure:
-                earlier = itertools.takewhile(lambda one, this=call: one["id"] != this["id"], _calls(view))
-                yield self._answer(call, list(earlier), view.open_label, approve, poll)
+                yield self._answer(call, _calls(view, call), view.open_label, approve, poll)
             else:
                 yield self._result(call, _told(_UNKNOWN, name), view.open_label)
 
@@ -363,9 +361,11 @@ class Process:
         return narrowed(self.view.limit, asked)
 
 
-def _calls(view: View) -> list[Mapping[str, Any]]:
-    """The calls of the newest turn, in their order."""
-    return [call for message in view.turns[-1].messages for call in message[0].calls]
+def _calls(view: View, before: Mapping[str, Any] | None = None) -> list[Mapping[str, Any]]:
+    """The calls of the newest turn, in their order; those before one of them, where one is given."""
+    calls = [call for message in view.turns[-1].messages for call in message[0].calls]
+    ids = [call["id"] for call in calls]
+    return calls if before is None else calls[: ids.index(before["id"])]
 
 
 def _told(words: str, tool: str) -> Outcome:

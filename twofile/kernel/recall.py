@@ -67,7 +67,7 @@ class _Meaning:
 
     def _vector(self, ids: list[int]) -> NDArray[np.float32]:
         weights_T = np.array([_RARE / (_RARE + self._share.get(token, 0.0)) for token in ids], np.float32)
-        vector_D: NDArray[np.float32] = weights_T @ self._of.rows(ids) / max(1, len(ids))
+        vector_D: NDArray[np.float32] = (weights_T @ self._of.rows(ids) / max(1, len(ids))).astype(np.float32)
         return vector_D
 
     def rank(self, query: str, rows: Iterable[int]) -> list[int]:
