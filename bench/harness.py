@@ -49,7 +49,9 @@ def config(name: str, items: list[Choice], folder: Path) -> dict[str, Any]:
     }
 
 
-def theirs(name: str, path: Path, configs: list[dict[str, Any]], folder: Path) -> dict[str, dict[str, Any]]:
+def theirs(
+    name: str, path: Path, configs: list[dict[str, Any]], folder: Path, context: int, begins: bool
+) -> dict[str, dict[str, Any]]:
     """The harness over the API: (ln p, greedy) of each option and `acc`, by task and item."""
     subprocess.run([sys.executable, "-m", "twofile", "export", str(path), str(folder / "tokenizer")], check=True)
     command = [sys.executable, "-m", "twofile", "serve", str(path), "--port", "0"]
@@ -65,7 +67,8 @@ def theirs(name: str, path: Path, configs: list[dict[str, Any]], folder: Path) -
                     "tokenizer_backend": "huggingface",
                     "tokenizer": str(folder / "tokenizer"),
                     "num_concurrent": 4,
-                    "max_length": 512,
+                    "max_length": context,
+                    "add_bos_token": begins,  # what the file asks for
                 },
                 tasks=configs,
                 batch_size=16,
@@ -94,6 +97,7 @@ def main() -> None:
     items: dict[str, list[Choice]] = {}
     ours: dict[str, list[tuple[list[Said], float]]] = {}
     with Engine(path) as engine:
+        context, begins = engine.context_length, engine.info.add_bos
         for name in ("blimp", "lambada"):
             task = TASKS[name]
             drawn = draw(task.load(given.data, 0), given.limit, 0)
@@ -104,7 +108,7 @@ def main() -> None:
             ]
     with tempfile.TemporaryDirectory() as folder:
         configs = [config(name, items[name], Path(folder)) for name in items]
-        found = theirs(path.stem, path, configs, Path(folder))
+        found = theirs(path.stem, path, configs, Path(folder), context, begins)
     for name, mine in ours.items():
         other = [found[name][item.id] for item in items[name]]
         differ = sum(a != b for (_, a), (_, b) in zip(mine, other, strict=True))
