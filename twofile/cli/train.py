@@ -78,6 +78,7 @@ _NUMBERS: list[tuple[str, str, Any, str]] = [
     ("--tied/--untied", "tied", bool, "One matrix for both ends, or two."),
     ("--batch", "batch", _WHOLE, "Rows of a context a step."),
     ("--micro", "micro", _WHOLE, "Rows at a time; a batch is a multiple."),
+    ("--within-documents/--across", "within_documents", bool, "Whether attention stays within a document."),
     ("--warmup", "warmup", click.IntRange(0), "Steps over which the rates rise."),
     ("--decay", "decay", _SHARE, "Share of the run over which they fall."),
     ("--matrix-rate", "matrix_rate", _RATE, "Muon's rate."),
@@ -113,7 +114,6 @@ _OPTIONS = [flag.removeprefix("--") for flag, *_ in _SIZES] + [name for _, name,
 @_number_options
 @click.option("--split", default="", help="What stands between documents in a text file, as a regular expression.")
 @click.option("--clean", is_flag=True, help="Make texts plain: mojibake, quotes and spaces mended, no indentation.")
-@click.option("--within-documents", is_flag=True, help="Attention stays within a document: slower, no look across.")
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="The recipe's files. [.]")
 @click.option("--type", "kind", help="The type of the matrices in OUT. [Q8_0]")
 @run_option
@@ -137,7 +137,6 @@ def train_command(
     out: str | None,
     split: str,
     clean: bool,
-    within_documents: bool,
     data: Path | None,
     kind: str | None,
     run: Path | None,
@@ -178,7 +177,7 @@ def train_command(
         for name, value in of_runs.items():
             if value:
                 note(f"{name} is ignored: a ladder makes the runs in its folder, and goes on by itself")
-        draft = _draft(texts, into.name, cut, within_documents, where).with_options(given)
+        draft = _draft(texts, into.name, cut, where).with_options(given)
         return climb(draft, where, into, sizes, ratios, seeds, predict, verify, _machine)
     of_ladders = {
         "--into": into, "--sizes": sizes, "--ratios": ratios, "--seeds": seeds, "--predict": predict, "--verify": verify
@@ -189,7 +188,7 @@ def train_command(
     if dry_run:
         if resume:
             raise click.UsageError("--dry-run is for a new run: one that is resumed has its numbers")
-        _, derived = complete(_draft(texts, "model", cut, within_documents, where).with_options(given), where, _machine)
+        _, derived = complete(_draft(texts, "model", cut, where).with_options(given), where, _machine)
         return show(derived, click.echo, note)
     if out is None:
         raise click.UsageError("--out NAME says what to make")
@@ -197,12 +196,12 @@ def train_command(
     folder = run_folder(run, path, resume)
     if resume:
         told = {"the texts named here": texts, "--split": split, "--clean": clean, "--data": data}
-        for name, value in (told | {"--within-documents": within_documents}).items():
+        for name, value in told.items():
             if value:
                 note(f"ignored: {name}; a run that is resumed has its own texts")
         recipe, where = go_on(folder, given, note)
     else:
-        draft = _draft(texts, path.stem, cut, within_documents, where).with_options(given)
+        draft = _draft(texts, path.stem, cut, where).with_options(given)
         recipe = begin(draft, where, folder, _machine, note)
     return _train(recipe, where, folder, path, type)
 
@@ -214,7 +213,7 @@ def _machine() -> Any:
     return calibrate()
 
 
-def _draft(texts: tuple[str, ...], name: str, cut: dict[str, Any], within: bool, data: Path) -> Draft:
+def _draft(texts: tuple[str, ...], name: str, cut: dict[str, Any], data: Path) -> Draft:
     """What a person named: a recipe, texts, or a recipe whose texts are others. `cut`: how texts are read."""
     import dataclasses
 
@@ -230,8 +229,6 @@ def _draft(texts: tuple[str, ...], name: str, cut: dict[str, Any], within: bool,
         if not Path(texts[0]).is_file():
             raise click.UsageError(f"there is no recipe {texts[0]}")
         draft, texts = read_draft(Path(texts[0])), texts[1:]
-    if within:
-        draft = dataclasses.replace(draft, within_documents=True)
     if draft.sources or not texts:
         if not texts:
             for flag, value in cut.items():

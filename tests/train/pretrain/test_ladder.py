@@ -113,7 +113,7 @@ def test_the_next_call_has_the_machine_and_the_rungs_of_the_first(ladder: Ladder
         ({"seed": 3}, "seed was 0"),
         ({"given": GIVEN | {"matrix_rate": 0.04}}, "matrix_rate was not given"),
         ({"given": GIVEN | {"batch": 4}}, "batch was 8"),
-        ({"within_documents": True}, "within_documents was False"),
+        ({"given": GIVEN | {"within_documents": False}}, "within_documents was not given"),
         ({"sources": (Source("stories.txt", "stories", split=r"\n\n"),)}, "stories.held_out was 0.2"),
     ],
 )

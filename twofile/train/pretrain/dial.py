@@ -88,6 +88,7 @@ class Derived:
     plan: Plan
     batch: int  # rows a step
     micro: int  # rows at a time
+    within_documents: bool  # attention begins anew with each document
     tokens: float  # that the run is expected to see
     operations: float  # that it is expected to take
     seconds: float  # that it is expected to take
@@ -294,7 +295,7 @@ def _choose(dial: Dial, text_bytes: float, machine: Machine, given: Mapping[str,
 
 def derive(dial: Dial, text_bytes: float, machine: Machine, given: Mapping[str, Any] | None = None) -> Derived:
     """Everything, from the dial. `text_bytes`: of distinct training text, 0 where nobody knows; `given`: numbers that a
-    person has chosen, by the names of Hyperparameters and Plan, and `batch` and `micro`.
+    person has chosen, by the names of Hyperparameters and Plan, and `batch`, `micro` and `within_documents`.
 
     TrainError where the numbers given make no model."""
     given = dict(given or {})
@@ -351,6 +352,7 @@ def _written(course: Course, dial: Dial, machine: Machine, given: Mapping[str, A
         plan,
         course.rows,
         course.micro,
+        given.get("within_documents", machine.device == "cpu"),
         course.tokens,
         course.operations,
         course.seconds,

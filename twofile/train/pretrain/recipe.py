@@ -46,7 +46,8 @@ _SHAPE = ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "ffn_dim")
 _DIAL = tuple(entry.name for entry in dataclasses.fields(Dial))
 _SOURCE = tuple(entry.name for entry in dataclasses.fields(corpus.Source))
 _UNPACKED = {".xz": 4.0, ".gz": 3.0, ".zst": 3.5}  # bytes of text in a byte of a packed file, about
-_TOP = ("name", "description", "licence", "seed", "batch", "micro", "within_documents")
+_DERIVED = ("batch", "micro", "within_documents")
+_TOP = ("name", "description", "licence", "seed", *_DERIVED)
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,13 @@ class Recipe:
 @dataclass(frozen=True)
 class Draft:
     """A recipe as a person gives it: some numbers, the dial for the others. `given` is by the names of Hyperparameters
-    and Plan, and `batch` and `micro`."""
+    and Plan, and `batch`, `micro` and `within_documents`."""
 
     name: str
     sources: tuple[corpus.Source, ...] = ()
     description: str = ""
     licence: str = ""
     seed: int = 0
-    within_documents: bool = False
     dial: Dial = field(default_factory=Dial)
     given: Mapping[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
@@ -130,14 +130,14 @@ class Draft:
             batch=derived.batch,
             micro=derived.micro,
             seed=self.seed,
-            within_documents=self.within_documents,
+            within_documents=derived.within_documents,
         )
 
     def told(self, data: Path | None = None) -> dict[str, Any]:
         """What a run depends on of all that was asked for, flat, as JSON knows it: two drafts that tell the same make
         the same run. With `data` the names and sizes of their texts count, without it where the texts lie."""
         dial = {key: value for key, value in dataclasses.asdict(self.dial).items() if value is not None}
-        table = {"seed": self.seed, "within_documents": self.within_documents, **dial, **self.given}
+        table = {"seed": self.seed, **dial, **self.given}
         for source in self.sources:
             parts = dataclasses.asdict(source)
             for unread in ("name", "licence", "attribution"):
@@ -172,14 +172,13 @@ def read_draft(path: Path) -> Draft:
         _known(dial, _DIAL, "in [dial]")
         for source in table.get("source", []):
             _known(source, _SOURCE, f"in the source {source.get('name', '?')!r}")
-        given = model | plan | {key: table[key] for key in ("batch", "micro") if key in table}
+        given = model | plan | {key: table[key] for key in _DERIVED if key in table}
         return Draft(
             name=table.get("name", path.stem),
             sources=tuple(corpus.sources(table.get("source", []))),
             description=table.get("description", ""),
             licence=table.get("licence", ""),
             seed=table.get("seed", 0),
-            within_documents=table.get("within_documents", False),
             dial=Dial(**dial),
             given=given,
         )
