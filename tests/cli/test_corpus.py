@@ -58,6 +58,11 @@ def test_tasks_are_looked_for(
     said = capsys.readouterr().err
     assert "of lambada, 1 of 2 documents overlap" in said
     assert "blimp is not checked" in said
+    assert "of lambada, 1 of 2 are too short" not in said
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"content": text}) + "\n" for text in TEXTS[:20]))
+    column = ["rows.jsonl", "--into", "of-rows", *how[3:], "--column", "content"]
+    assert call("corpus", *column, "--check-tasks", "tasks") == 0
+    assert "of lambada, 1 of 2 documents overlap" in capsys.readouterr().err
     assert call("corpus", *how[:2], "other", "--check-tasks", "notes") == 1
     assert "no task" in capsys.readouterr().err
 

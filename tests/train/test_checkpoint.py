@@ -1,6 +1,7 @@
 """Checkpoints: whole or not there, checked, few, the same bytes for the same state."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,13 @@ def test_a_damaged_byte_is_found(tmp_path: Path) -> None:
     assert found is not None
     assert found.step == 1
     assert "damaged" in said[0]
+    save(tmp_path, 2)  # what is damaged is out of the way, whatever it is called
+    again = newest(tmp_path, said.append)
+    assert again is not None
+    assert again.step == 2
+    for step in (1, 2):
+        assert (tmp_path / "checkpoints" / f"{step:08d}").is_dir()
+    shutil.rmtree(tmp_path / "checkpoints" / "00000002")
     (tmp_path / "checkpoints" / "00000001" / "rank-00000-of-00001.safetensors").unlink()
     with pytest.raises(TrainError, match="cannot be read"):
         newest(tmp_path, said.append)

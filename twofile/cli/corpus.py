@@ -70,13 +70,15 @@ def corpus_command(
 
     options = {name: chosen.pop(name) for name in ("column", "split", "clean", "licence", "attribution")}
     options["drop"] = _pairs(chosen.pop("drop"), "--drop")
-    if check_tasks is not None:
-        check = (*check, *_tasks_as_files(check_tasks))
+    tasks_as_files = [] if check_tasks is None else _tasks_as_files(check_tasks)
     settings = Settings(
         sources=tuple(corpus.named(sources, **options)),
         data=data.absolute(),
         filters=chosen_filters(name.strip() for name in filters.split(",")),
-        checks=tuple(corpus.named(check, column=options["column"], split=options["split"], clean=options["clean"])),
+        checks=(
+            *corpus.named(check, column=options["column"], split=options["split"], clean=options["clean"]),
+            *(corpus.named(tasks_as_files, clean=options["clean"]) if tasks_as_files else ()),
+        ),
         **chosen,
     )
     machines = Machines(executor, tasks, workers, _pairs(slurm, "--slurm"), gigabytes)
@@ -105,7 +107,7 @@ def _tasks_as_files(folder: Path) -> list[str]:
         except NotFoundError as error:
             note(f"{name} is not checked: {error.message}")
             continue
-        texts = "".join(json.dumps({"text": item.text}) + "\n" for item in items)
+        texts = "".join(json.dumps({"text": text}) + "\n" for item in items for text in item.texts)
         digest = hashlib.sha256(texts.encode()).hexdigest()[:16]
         path = models_folder().parent / "sets" / digest / f"{name}.jsonl"
         if not path.exists():
@@ -145,5 +147,7 @@ def _show(into: Path) -> None:
         if entry["touched"]:
             dirty = f"{entry['touched']:,} of {entry['documents']:,} documents"
             note(f"of {entry['set']}, {dirty} overlap with the training text")
+        if entry["short"]:
+            note(f"of {entry['set']}, {entry['short']:,} of {entry['documents']:,} are too short to tell")
     click.echo(into)
     note(f"its card: {into / 'README.md'}; try: twofile train {into} --out mine")

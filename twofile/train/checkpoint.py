@@ -200,6 +200,9 @@ def _newest(run: Path, say: Any) -> Checkpoint | None:
         except TrainError as error:
             if path == found[0]:
                 raise
+            aside = path.with_name(f"{path.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)  # it counts no more, and can be looked at
             say(f"{error.args[0]}; going on from the one before")
     return None
 
@@ -277,9 +280,13 @@ class Writer:
         (part / "manifest.json").write_text(json.dumps(manifest, sort_keys=True, indent=1), encoding="utf-8")
         _flush(part / "manifest.json")
         _flush(part)
-        shutil.rmtree(target, ignore_errors=True)
+        before = target.with_name(f".{step:08d}.before")
+        shutil.rmtree(before, ignore_errors=True)
+        if target.exists():
+            os.replace(target, before)
         os.replace(part, target)
         _flush(self.folder)
+        shutil.rmtree(before, ignore_errors=True)
         self._tidy()
 
     def _tidy(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -207,3 +208,21 @@ def test_laws_at_known_points() -> None:
     assert 0.2 < tokens_in(1, 50_000) < 0.26
     before, at = tokens_in(1, 1022) - tokens_in(1, 1023), tokens_in(1, 1023) - tokens_in(1, 1024)
     assert math.isclose(before, at, rel_tol=0.01)  # the two laws meet without a jump
+
+
+def test_attention_within_documents_is_for_cpus() -> None:
+    for device, given, wanted in (("cpu", {}, True), ("cuda", {}, False), ("cpu", {"within_documents": False}, False)):
+        machine = replace(LAPTOP, device=device)
+        found = derive(Dial(params=2e6, tokens=1e6), 1e8, machine, given)
+        assert found.within_documents is wanted
+        (line,) = [line for line in found.lines if line.name == "within_documents"]
+        assert (line.value, line.law == "given") == (str(wanted), bool(given))
+
+
+def test_tokens_before_steps() -> None:
+    """Where both are said, the plan is the shorter of the two, and so are the numbers that follow from its length."""
+    few = derive(Dial(params=2e6, tokens=1e6), 1e8, LAPTOP, {"steps": 10_000})
+    same = derive(Dial(params=2e6, tokens=1e6), 1e8, LAPTOP)
+    assert few.plan.steps == same.plan.steps is not None
+    assert (few.plan.warmup, few.plan.vector_rate) == (same.plan.warmup, same.plan.vector_rate)
+    assert any("the tokens asked for end the run" in text for text in few.remarks)

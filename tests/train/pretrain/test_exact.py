@@ -14,6 +14,7 @@ STEPS = 40
 
 SCRIPT = f"""
 import sys
+from dataclasses import replace
 from pathlib import Path
 import torch
 from tests.train.tiny import recipe
@@ -21,7 +22,7 @@ from twofile.train.pretrain.stage import pretrain
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 plan = dict(steps={STEPS}, warmup=5, save_minutes=float(sys.argv[3]), validate_every=15, dream_minutes=0.02)
-pretrain(recipe(**plan), folder, folder / sys.argv[2], lambda _: None)
+pretrain(replace(recipe(**plan), within_documents=True), folder, folder / sys.argv[2], lambda _: None)
 """
 
 

@@ -32,6 +32,11 @@ class Choice:
         context = self.options[0][0].removeprefix(self.solved)
         return context + " ".join(continuation for _, continuation in self.options)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """As they would stand somewhere: each context with its continuation."""
+        return tuple((context.removeprefix(self.solved) + said).strip() for context, said in self.options)
+
 
 @dataclass(frozen=True)
 class Question:
@@ -49,6 +54,10 @@ class Question:
     @property
     def text(self) -> str:
         return f"{self.prompt.removeprefix(self.solved)} {self.answer}"
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return (self.text,)
 
 
 Item = Choice | Question

@@ -50,10 +50,11 @@ class File:
     @contextmanager
     def here(self, *, keep: bool = True) -> Iterator[Path]:
         """The path of the file, downloaded first where need be; `keep=False` removes a download after the block."""
-        if self.remote is not None and not self.path.exists():
+        fetched = self.remote is not None and not self.path.exists()
+        if self.remote is not None and fetched:
             fetch(self.remote, self.path)
         yield self.path
-        if self.remote is not None and not keep:
+        if fetched and not keep:  # what was there before is another's
             self.path.unlink()
 
     @property

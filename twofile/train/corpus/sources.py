@@ -83,6 +83,11 @@ class Source:
         if not re.fullmatch(r"[\w-]+", self.name):
             hint = f"call it {_slug(self.name)}"
             raise TrainError(f"a source's name is made of letters, digits, _ and -, so {self.name!r} is none", hint)
+        for pattern in (self.split, *self.drop.values()):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise TrainError(f"{pattern!r} is no regular expression: {error}", r"write \( for a bracket") from None
 
 
 # UTF-8 read as Windows-1252; the last byte of a closing quote is often lost, so the bare pair stands for it

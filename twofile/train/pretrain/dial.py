@@ -314,6 +314,10 @@ def derive(dial: Dial, text_bytes: float, machine: Machine, given: Mapping[str, 
         remarks.append("compile is ignored: there is no compiler here that torch.compile can use")
         given["compile"] = False
     course = _choose(dial, text_bytes, machine, given)
+    if course.ends == "tokens" and given.get("steps"):
+        given.pop("steps")
+        course = _choose(dial, text_bytes, machine, given)
+        remarks.append(f"steps are ignored: the tokens asked for end the run before, at {course.steps}")
     if course.ends in ("time", "text") and dial == Dial():
         dial = Dial(minutes=DEFAULT_MINUTES)
     return _written(course, dial, machine, given, remarks)
@@ -341,7 +345,9 @@ def _written(course: Course, dial: Dial, machine: Machine, given: Mapping[str, A
     rounded: dict[str, Any] = {
         key: _three(value) if isinstance(value, float) else value for key, value in derived.items()
     }
-    plan = Plan(**(rounded | {key: given[key] for key in PLAN if key in given}))
+    kept = {key: given[key] for key in PLAN if key in given}
+    plan = Plan(**(rounded | kept))
+    within = given.get("within_documents", machine.device == "cpu")
     if course.ends == "text":
         remarks.append(
             f"the text is learned {MOST_EPOCHS:.0f} times over in {steps} steps; more would only be learned by heart"
@@ -352,11 +358,11 @@ def _written(course: Course, dial: Dial, machine: Machine, given: Mapping[str, A
         plan,
         course.rows,
         course.micro,
-        given.get("within_documents", machine.device == "cpu"),
+        within,
         course.tokens,
         course.operations,
         course.seconds,
-        tuple(lines(course, plan, machine, dial, given)),
+        tuple(lines(course, plan, within, machine, dial, given)),
         tuple(remarks),
     )
 

@@ -162,10 +162,7 @@ class Ladder:
     def derive(self, rung: Rung, shared: dict[str, int]) -> tuple[Recipe, Derived]:
         """The recipe of a rung."""
         dial = Dial(params=rung.params, tokens=rung.tokens)
-        # one micro for all: validation takes whole micro-batches of the held-out text
-        most = 8 if self.machine.device == "cpu" else 32
-        alike = {"micro": math.gcd(most, self.draft.given.get("batch", 0)), **shared}
-        found = derive(dial, self.bytes, self.machine, alike | dict(self.draft.given))
+        found = derive(dial, self.bytes, self.machine, shared | dict(self.draft.given))
         name = f"{found.hyper.n_parameters}-{found.tokens:.0f}" + (f"-{rung.seed}" if rung.seed else "")
         return dataclasses.replace(self.draft.recipe(found), name=name, seed=self.draft.seed + rung.seed), found
 

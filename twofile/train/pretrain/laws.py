@@ -86,7 +86,9 @@ _LAWS: dict[str, tuple[str, str]] = {
 }
 
 
-def lines(course: Course, plan: Plan, machine: Machine, dial: Dial, given: Mapping[str, Any]) -> Iterator[Line]:
+def lines(
+    course: Course, plan: Plan, within: bool, machine: Machine, dial: Dial, given: Mapping[str, Any]
+) -> Iterator[Line]:
     """Every number of a course and its plan, in the order in which they follow from one another."""
     hyper = course.hyper
     size = "params" if dial.params else "depth" if dial.depth else "given" if "dim" in given else "minutes"
@@ -96,7 +98,7 @@ def lines(course: Course, plan: Plan, machine: Machine, dial: Dial, given: Mappi
     yield Line("parameters", quantity(hyper.n_parameters), *_SIZE[size])
     values: dict[str, Any] = {name: getattr(hyper, name) for name in _LAWS if hasattr(hyper, name)}
     values |= {"batch": f"{course.rows} rows", "micro": f"{course.micro} rows"}
-    values["within_documents"] = given.get("within_documents", machine.device == "cpu")
+    values["within_documents"] = within
     values["tokens"] = quantity(course.tokens)
     if course.unique < float("inf"):
         values["epochs"] = course.tokens / course.unique
@@ -110,7 +112,8 @@ def lines(course: Course, plan: Plan, machine: Machine, dial: Dial, given: Mappi
     values["validate_every"] = plan.validate_every
     for name, value in values.items():
         shown = f"{value:.3g}" if isinstance(value, float) else str(value)
-        law = ("given", "") if name in given else _LENGTH[course.ends] if name == "tokens" else _LAWS[name]
+        stands = name in given and not (name == "steps" and given[name] != value)  # another end came first
+        law = ("given", "") if stands else _LENGTH[course.ends] if name == "tokens" else _LAWS[name]
         yield Line(name, shown, *law)
 
 

@@ -211,7 +211,8 @@ def complete(
     from twofile.train.pretrain.calibrate import unmeasured
 
     timed = draft.dial.minutes is not None or "minutes" in draft.given
-    settled = {"dim", "n_layers"} <= draft.given.keys() and not timed
+    long = draft.dial.tokens is not None or draft.given.get("steps") is not None
+    settled = {"dim", "n_layers"} <= draft.given.keys() and long and not timed
     if machine is None or (settled and callable(machine)):
         machine = unmeasured()
     elif callable(machine):
