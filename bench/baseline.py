@@ -75,7 +75,7 @@ def train(
     steps: int,
     *,
     rate: float = 1e-3,
-    warmup: int = 15,
+    warmup: int = 100,
     bfloat16: bool = False,
     compiled: bool = False,
     seed: int = 0,

@@ -5,10 +5,10 @@
     .venv/bin/python bench/train.py speed [--size 5M 17M] [--rounds 3]
 
 DATA is the folder of the texts. `pace`: the plain loop (baseline.py) trains for `--minutes` in float32 and in bfloat16,
-with as many steps of warm-up, ours for half as long on the same rows; held-out bits per byte of each. `shakespeare`:
-nats a character of the last tenth of tinyshakespeare, characters as tokens. `speed`: tokens/s and share of the matrix
-peak of the same minute. Ours computes in bfloat16 where that is the faster of the two here, else in float32, and so is
-the peak.
+with the rate and the warm-up that were the best of those tried (docs/LOG.md), ours for half as long on the same rows;
+held-out bits per byte of each. `shakespeare`: nats a character of the last tenth of tinyshakespeare, characters as
+tokens. `speed`: tokens/s and share of the matrix peak of the same minute. Ours computes in bfloat16 where that is the
+faster of the two here, else in float32, and so is the peak.
 Times are wall-clock from the first line of training, compiling included, validation not. Results go to .work/train/.
 Nothing else should run meanwhile.
 """
@@ -94,12 +94,18 @@ class _AsOurs(nn.Module):
         return nats.view_as(targets_BT)
 
 
-def plain(recipe: Recipe, run: Path, minutes: float, *, bfloat16: bool, rate: float) -> dict[str, Any]:
+def plain(recipe: Recipe, run: Path, minutes: float, *, bfloat16: bool, rate: float, warmup: int) -> dict[str, Any]:
     """The plain loop on the same rows for so many minutes: a few steps tell how many there will be."""
     hyper = recipe.hyper
     theirs = baseline.Shape(hyper.vocab_size, hyper.context_length, hyper.dim, hyper.n_layers, hyper.n_heads)
     stage = Pretraining(recipe, load_vocabulary(run), run, valid_rows=VALID)
-    settings: dict[str, Any] = {"bfloat16": bfloat16, "compiled": True, "seed": recipe.seed, "rate": rate}
+    settings: dict[str, Any] = {
+        "bfloat16": bfloat16,
+        "compiled": True,
+        "seed": recipe.seed,
+        "rate": rate,
+        "warmup": warmup,
+    }
     torch.compiler.reset()
     times = [seconds for _, seconds, _ in baseline.train(theirs, stage.batch, 8, **settings)]
     pace = statistics.median(b - a for a, b in itertools.pairwise(times))
@@ -125,7 +131,9 @@ def pace_recipe(minutes: float, seed: int) -> Recipe:
     return Recipe("pace", "", "", hyper, plan, sources, batch=8, micro=8, seed=seed, within_documents=WITHIN)
 
 
-def pace(data: Path, minutes: float, seeds: list[int], rate: float, only: list[str]) -> list[dict[str, Any]]:
+def pace(
+    data: Path, minutes: float, seeds: list[int], rate: float, warmup: int, only: list[str]
+) -> list[dict[str, Any]]:
     """Ours in half of the time against the plain loop in all of it."""
     packed = FOLDER / "pace"
     prepare(pace_recipe(minutes, 0), data, packed, lambda _: None)
@@ -138,7 +146,7 @@ def pace(data: Path, minutes: float, seeds: list[int], rate: float, only: list[s
             if name == "ours":
                 one[name] = ours(recipe, run)
             else:
-                one[name] = plain(recipe, run, minutes, bfloat16=name == "bfloat16", rate=rate)
+                one[name] = plain(recipe, run, minutes, bfloat16=name == "bfloat16", rate=rate, warmup=warmup)
             print(seed, name, one[name], flush=True)
         found.append(one)
     return found
@@ -237,13 +245,14 @@ def main() -> None:
     parser.add_argument("--size", nargs="+", choices=list(SIZES), default=["5M", "17M"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rate", type=float, default=3e-3, help="the plain loop's learning rate")
+    parser.add_argument("--warmup", type=int, default=100, help="the plain loop's steps of warm-up")
     parser.add_argument("--only", nargs="+", choices=LOOPS, default=LOOPS)
     parser.add_argument("--set", nargs="*", default=[], help="of shakespeare's settings, as name=number")
     given = parser.parse_args()
     if given.what == "speed":
         found = speed(given.size, given.rounds)
     elif given.what == "pace":
-        found = pace(given.data, given.minutes, given.seed, given.rate, given.only)
+        found = pace(given.data, given.minutes, given.seed, given.rate, given.warmup, given.only)
     else:
         changes = {key: json.loads(value) for key, value in (item.split("=") for item in given.set)}
         found = shakespeare(given.data, given.minutes, given.seed, changes)
