@@ -171,7 +171,7 @@ def test_an_untrained_model_calls_well(client: openai.OpenAI) -> None:
     for seed in range(CALLS):
         said = client.chat.completions.create(
             model="caller", messages=ASKED, tools=[WEATHER, CLOCK], tool_choice="required", parallel_tool_calls=False,
-            seed=seed, max_tokens=120,
+            seed=seed, max_tokens=600,
         )  # fmt: skip
         (call,) = said.choices[0].message.tool_calls or ()
         assert said.choices[0].finish_reason == "tool_calls"
@@ -189,7 +189,7 @@ def test_an_untrained_model_calls_well(client: openai.OpenAI) -> None:
             assert on.usage is not None
             assert on.usage.prompt_tokens > 100
     named = client.chat.completions.create(
-        model="caller", messages=ASKED, tools=[WEATHER, CLOCK], max_tokens=60, stream=True, parallel_tool_calls=False,
+        model="caller", messages=ASKED, tools=[WEATHER, CLOCK], max_tokens=300, stream=True, parallel_tool_calls=False,
         tool_choice={"type": "function", "function": {"name": "clock"}},
     )  # fmt: skip
     calls = [call for chunk in named for call in chunk.choices[0].delta.tool_calls or ()]
@@ -206,7 +206,7 @@ def test_schemas_with_definitions(client: openai.OpenAI) -> None:
         tools.append({"type": "function", "function": {"name": name, "parameters": schema}})
     for seed in range(6):
         said = client.chat.completions.create(
-            model="caller", messages=ASKED, tools=tools, tool_choice="required", seed=seed, max_tokens=120,
+            model="caller", messages=ASKED, tools=tools, tool_choice="required", seed=seed, max_tokens=600,
             parallel_tool_calls=False,
         )  # fmt: skip
         (call,) = said.choices[0].message.tool_calls or ()
