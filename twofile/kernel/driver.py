@@ -177,16 +177,16 @@ def run_driver(
     thread = threading.Thread(target=work, name=f"twofile-driver-{driver.name}", daemon=True)
     thread.start()
     try:
-        while not box.done.wait(min(0.05, max(0.001, context.seconds))):
-            if context.seconds <= 0:
-                context.cancelled.set()
-                return ended(f"took longer than {time.monotonic() - start:.0f} s")
+        while not box.done.wait(min(0.05, max(0.001, context.seconds))) and context.seconds > 0:
             if context.cancelled.is_set() or (poll is not None and poll()):
                 context.cancelled.set()
                 return ended("was cancelled")
     except BaseException:  # nobody waits for it any more
         context.cancelled.set()
         raise
+    if context.seconds <= 0:  # also where it came to its end by its own wait for the deadline
+        context.cancelled.set()
+        return ended(f"took longer than {time.monotonic() - start:.0f} s")
     took = time.monotonic() - start
     if box.failed is not None:
         words = str(box.failed) if isinstance(box.failed, ValueError | KernelError) else _failure(box.failed)
