@@ -6,8 +6,8 @@ Each variant trains on the rows and the seeds of ours (bench/train.py, `pace`), 
 the same held-out text, each document by itself; beside it stands how long a step takes, the median of the run. `relu2`:
 squared ReLU in place of SwiGLU, as many weights (arXiv:2109.08668). `values`: a second embedding of each token, added
 to the values of every other layer (arXiv:2410.17897). `skips`: each layer also gets the embeddings, weighed by learned
-scalars (as K. Jordan's modded-nanogpt popularised). `all`: the three together. All but `documents` see
-across documents; that export does not mind.
+scalars (as K. Jordan's modded-nanogpt popularised). `all`: the three together. `documents`: ours with attention that
+stays within documents, which export does not mind; the others see across them.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     .venv/bin/python bench/background.py [MODEL] [--messages 40] [--processes 4]
 
-The chat says the same messages in both halves, each reply of 24 tokens; the processes in the background say theirs one
-after another, replies of 48, without a pause. Printed are the median and the 95th percentile of the time from a message
-to the first token of its reply, and how many tokens each background process wrote meanwhile. Nothing else should run.
+The chat says as many messages in both halves, alike but for their numbers, each reply of 24 tokens; the processes in
+the background say theirs one after another, replies of 48, without a pause. Printed are the median and the 95th
+percentile of the time from a message to the first token of its reply, and how many tokens each background process wrote
+meanwhile. Nothing else should run.
 """
 
 from __future__ import annotations

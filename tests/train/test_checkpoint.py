@@ -85,6 +85,15 @@ def test_a_damaged_byte_is_found(tmp_path: Path) -> None:
         newest(tmp_path, said.append)
 
 
+def test_killed_while_one_takes_the_place_of_another(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    folder = tmp_path / "checkpoints"
+    (folder / "00000001").rename(folder / ".00000001.before")
+    found = newest(tmp_path)
+    assert found is not None
+    assert found.step == 1
+
+
 def test_what_a_kill_leaves_is_no_checkpoint(tmp_path: Path) -> None:
     save(tmp_path, 1)
     part = tmp_path / "checkpoints" / ".00000002.part"

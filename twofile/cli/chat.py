@@ -17,7 +17,7 @@ import click
 
 from twofile.cli.console import lines, note, stream
 from twofile.cli.options import draft_option, engine_options, find, open_draft, open_engine, sampling_options
-from twofile.cli.processes import kernel_of, log_option, log_path, opening
+from twofile.cli.processes import kernel_of, log_option, log_path, opening, window_option
 from twofile.cli.run import speed
 from twofile.errors import ContextError, KernelError, TwofileError
 
@@ -206,7 +206,7 @@ class Talk:
 @click.option(
     "--allow", multiple=True, metavar="CAPABILITY", help="What it may be granted: net:HOST, fs:read:PATH, ..."
 )
-@click.option("--window", type=click.IntRange(64), help="Tokens before the model. [all that it can see]")
+@window_option
 @click.option("--process", "pid", type=click.IntRange(1), help="Go on with this process.")
 @log_option
 @draft_option
@@ -247,14 +247,15 @@ def chat_command(
             talk = Talk(kernel, kernel.open(pid, **frame), sampling)
             talk.go_on()
             return _converse(talk)
-    model = str(find(name or "stories"))
+    name = name or "stories"
+    model = str(find(name))
     with open_engine(model, how) as engine:
         if engine.backend.text("tokenizer.chat_template") is None:
             for option, value in of_processes.items():
                 if value:
                     raise click.UsageError(f"{name} has no chat template, so it takes no {option}")
             with open_draft(draft, engine, how) as guesser:
-                note(f"{name or 'stories'}: this is a base model: it continues your text. /help lists the commands.")
+                note(f"{name}: this is a base model: it continues your text. /help lists the commands.")
                 return _converse(Text(engine, sampling, tokens, guesser))
         if draft is not None:
             raise click.UsageError("--draft is for base models, and for twofile run")
@@ -262,7 +263,7 @@ def chat_command(
             wanted = [tool.strip() for tool in (tools or "").split(",") if tool.strip()]
             frame["adapter"] = str(how["adapter"].resolve()) if how["adapter"] else ""
             talk = Talk(kernel, kernel.spawn(model, system or "", wanted, allow, **frame), sampling)
-            note(f"{name or 'stories'}: type a message. /help lists the commands.")
+            note(f"{name}: type a message. /help lists the commands.")
             talk.begun()
             return _converse(talk)
 

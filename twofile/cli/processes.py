@@ -25,7 +25,7 @@ _pid = click.argument("pid", type=click.IntRange(1))
 log_option = click.option(
     "--log", "path", type=click.Path(dir_okay=False, path_type=Path), help="The log of processes. [your own]"
 )
-_window = click.option("--window", type=click.IntRange(64), help="Tokens before the model. [all that it can see]")
+window_option = click.option("--window", type=click.IntRange(64), help="Tokens before the model. [all that it can see]")
 
 
 def log_path(path: Path | None) -> Path:
@@ -135,7 +135,7 @@ def _ago(at: float) -> str:
 @click.command("context")
 @_pid
 @log_option
-@_window
+@window_option
 def context_command(pid: int, path: Path | None, window: int | None) -> None:
     """Show what is before the model of process PID: the exact text, and the tokens of each part."""
     with kernel_of(path) as kernel:
@@ -152,7 +152,7 @@ def context_command(pid: int, path: Path | None, window: int | None) -> None:
 @click.command("maps")
 @_pid
 @log_option
-@_window
+@window_option
 def maps_command(pid: int, path: Path | None, window: int | None) -> None:
     """Show the pages of process PID: which are before the model, how large they are, where they come from."""
     with kernel_of(path) as kernel:

@@ -193,6 +193,9 @@ def newest(run: Path, say: Any = print) -> Checkpoint | None:
 
 
 def _newest(run: Path, say: Any) -> Checkpoint | None:
+    for before in (run / "checkpoints").glob(".*.before"):  # a kill came while its successor took its place
+        if not (target := before.with_name(before.name[1:].removesuffix(".before"))).exists():
+            before.rename(target)
     found = checkpoints(run)
     for path in reversed(found):
         try:

@@ -20,6 +20,7 @@ import numpy as np
 import openai
 import pytest
 
+from tests.engine.test_calls import CLOCK, WEATHER
 from tests.tiny import tiny_hyper, tiny_parameters, tiny_tensors, tiny_vocabulary
 from twofile.engine.engine import Engine
 from twofile.engine.generate import generate
@@ -30,26 +31,6 @@ from twofile.params.write import write
 from twofile.train.tune.chatml import CHATML
 
 ASKED: list[Any] = [{"role": "user", "content": "once upon a time"}]
-WEATHER: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "place": {"enum": ["here", "there"]},
-                "days": {"type": "integer", "minimum": 1, "maximum": 9},
-            },
-            "required": ["place", "days"],
-            "additionalProperties": False,
-        },
-    },
-}
-CLOCK: dict[str, Any] = {
-    "type": "function",
-    "function": {"name": "clock", "parameters": {"type": "object", "properties": {}, "additionalProperties": False}},
-}
-
 CALLS = int(os.environ.get("TWOFILE_CALLS", "40"))
 IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
 BAD = {"name": "x", "schema": {"type": 7}}

@@ -345,8 +345,7 @@ def _written(course: Course, dial: Dial, machine: Machine, given: Mapping[str, A
     rounded: dict[str, Any] = {
         key: _three(value) if isinstance(value, float) else value for key, value in derived.items()
     }
-    kept = {key: given[key] for key in PLAN if key in given}
-    plan = Plan(**(rounded | kept))
+    plan = Plan(**(rounded | {key: given[key] for key in PLAN if key in given}))
     within = given.get("within_documents", machine.device == "cpu")
     if course.ends == "text":
         remarks.append(
