@@ -43,7 +43,7 @@ def lines(run: Path) -> list[dict[str, Any]]:
 
 def test_speed_and_share_are_of_the_step_alone(tmp_path: Path) -> None:
     clock = Clock()
-    with watch(tmp_path, clock, peak=4e6, flops_per_token=1000.0) as watching:
+    with watch(tmp_path, clock, peak=4e6, flops_per_step=4e6) as watching:
         watching.step({"step": 1, "loss": 2.0, "tokens": 4000}, 0.01)
         clock.now += 2
         watching.step({"step": 2, "loss": 2.0, "tokens": 8000}, 0.02)
@@ -136,7 +136,7 @@ def test_the_view_shows_a_run(tmp_path: Path, width: int) -> None:
     clock = Clock()
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=width, height=40, color_system=None)
-    with watch(tmp_path, clock, peak=1e9, flops_per_token=1e6, console=console) as watching:
+    with watch(tmp_path, clock, peak=1e9, flops_per_step=6e8, console=console) as watching:
         for step in range(1, 31):
             clock.now += 1
             bits = {"bpb": 2 - step / 100, "bpb_tales": 1.25} if step % 10 == 0 else {}

@@ -269,7 +269,7 @@ def train(
 ) -> Result:
     """Train `model` in place, from the newest checkpoint in the folder `run` where there is one; logs and saves there.
 
-    `peak` and `flops`: what the device can do in a second, and what a token costs, for the share that is shown.
+    `peak` and `flops`: what the device can do in a second, and what a step costs, for the share that is shown.
     Raises TrainError when the loss or the gradient is not a finite number, or `run` holds another model."""
     run.mkdir(parents=True, exist_ok=True)
     world = World.here()
@@ -282,7 +282,7 @@ def train(
             stage.name,
             plan=plan,
             peak=peak * world.size,
-            flops_per_token=flops,
+            flops_per_step=flops,
             processes=world.size,
             first=world.rank == 0,
         ) as watch,

@@ -63,7 +63,7 @@ class Now:
 
 class Watch:
     """A context around the steps of a run. `run`: its folder; `name`: of the stage; `peak`: FLOP/s of all processes
-    together, with `flops_per_token` what the share is made of; `first`: False in all processes but one.
+    together, with `flops_per_step` what the share is made of; `first`: False in all processes but one.
 
     Raises TrainError when the disk refuses the log, or the tracker that the plan asks for cannot begin."""
 
@@ -74,14 +74,14 @@ class Watch:
         *,
         plan: Plan,
         peak: float | None = None,
-        flops_per_token: float = 0.0,
+        flops_per_step: float = 0.0,
         processes: int = 1,
         first: bool = True,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run, self._plan, self._first, self._clock = run, plan, first, clock
-        self._peak, self._flops, self._processes = peak, flops_per_token, processes
+        self._peak, self._flops, self._processes = peak, flops_per_step, processes
         self._console = console
         self._now = Now(name, plan.steps, peak)
         self._paused = 0.0  # seconds spent in `pause`, to be left out of the clock
@@ -102,7 +102,7 @@ class Watch:
 
             self._tracker = Tracker(kind, self._run, _json(self._run / "recipe.json"), self.say)
         self._log = _open(self._run / "log.jsonl")
-        known = {"processes": self._processes, "peak": self._peak, "flops_per_token": self._flops or None}
+        known = {"processes": self._processes, "peak": self._peak, "flops_per_step": self._flops or None}
         found = machine() | {key: value for key, value in known.items() if value is not None}
         self.event("machine", time=datetime.now(UTC).isoformat(timespec="seconds"), **found)
         if self._console.is_terminal:
@@ -180,8 +180,9 @@ class Watch:
         if not self._recent or clock <= self._recent[-1][0] or tokens <= self._recent[-1][1]:
             return {}
         then, had, _ = self._recent[-1]
-        speed = (tokens - had) / (clock - then)
-        return {"speed": speed} | ({"share": speed * self._flops / self._peak} if self._peak and self._flops else {})
+        took = clock - then
+        share = {"share": self._flops / took / self._peak} if self._peak and self._flops else {}
+        return {"speed": (tokens - had) / took} | share
 
     def _pace(self, clock: float, tokens: float, progress: float) -> None:
         """Speed and time left, from the last minute (or the last two steps, where they take longer)."""

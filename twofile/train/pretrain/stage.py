@@ -107,5 +107,5 @@ def pretrain(
     checkpoint.seed_all(recipe.seed)  # after what draws as many numbers as there is time for
     model = Transformer(recipe.hyper)
     stage = Pretraining(recipe, vocabulary, run)
-    result = train(model, stage, recipe.plan, run, peak=peak, flops=operations(recipe.hyper))
+    result = train(model, stage, recipe.plan, run, peak=peak, flops=stage.tokens(0) * operations(recipe.hyper))
     return model, vocabulary, result

@@ -70,7 +70,9 @@ def opening(settings: Settings, run: Path, say: Callable[[str], object]) -> Iter
 
 
 def train_from(opened: Opened, model: nn.Module, stage: Stage[Any], run: Path) -> Result:
-    """Train, with the share of the machine's peak in the log."""
-    plan = opened.settings.plan
+    """Train, with the share of the machine's peak in the log where every row is full: all of its tokens cost, and some
+    are learned."""
+    settings, plan = opened.settings, opened.settings.plan
     peak = matrix_peak(torch.bfloat16 if plan.bfloat16 else torch.float32, World.here().device)
-    return train(model, stage, plan, run, peak=peak, flops=operations(opened.start.hyper))
+    read = settings.batch * settings.context if settings.stage == "sft" else 0
+    return train(model, stage, plan, run, peak=peak, flops=read * operations(opened.start.hyper))
