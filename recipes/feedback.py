@@ -35,13 +35,14 @@ from twofile.train.feedback.learn import open_prompts, prefer, reinforce
 from twofile.train.feedback.online import Online, Prompt
 from twofile.train.feedback.rollout import Reply, Rollouts
 from twofile.train.loop import Plan
+from twofile.train.pretrain.calibrate import faster_in_bfloat16
 from twofile.train.start import Start
 from twofile.train.tune.settings import Settings
 
 ORACLE = Path(__file__).parent / "wordstories.py"
 LONGEST, CONTEXT = 80, 128
 MEASURED = 200  # prompts that nothing learns from: the last ones of the file
-BETAS = (0.5, 0.2, 0.1, 0.05, 0.02)
+BETAS = (0.3, 0.1, 0.03)  # of DPO: each is a point
 NUMBERS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -110,8 +111,9 @@ def main() -> None:
         for setting in BETAS if given.what == "dpo" else (0.01,):
             run = given.into / f"{given.what}-{seed}-{setting}"
             plan = Plan(
-                steps=given.steps, warmup=5, decay=0.3, matrix_rate=0.002, vector_rate=0.0005, bfloat16=False,
-                compile=False, validate_every=10, save_minutes=3,
+                steps=given.steps, warmup=5, decay=0.3, matrix_rate=0.002, vector_rate=0.0005,
+                bfloat16=faster_in_bfloat16(), compile=False, save_minutes=3,
+                validate_every=given.steps if given.what == "dpo" else max(1, given.steps // 6),
             )  # fmt: skip
             settings = Settings(
                 given.what, given.model, (given.into / "pairs.jsonl",), plan, CONTEXT, batch=32, micro=16, seed=seed,

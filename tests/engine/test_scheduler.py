@@ -538,10 +538,20 @@ def test_who_waits_is_served_before_the_background(engine: Engine, spied: Spy) -
             scheduler.step()
             passes += 1
         assert passes == 3  # as many as its prompt has chunks: it is read as if it were alone
+        assert spied.passes[-3:] == [[16], [16], [1]]  # nothing of the others is computed beside the prompt
         assert all(stream.job.pieces.empty() for stream in behind)
         scheduler.drain()
         assert all(len(list(stream)) == 3 for stream in behind)
         assert len(list(asked)) == 2
+
+
+def test_a_pass_reads_little_of_the_background(engine: Engine, spied: Spy) -> None:
+    """Somebody may come who waits for the pass to end."""
+    with Stepped(engine, chunk=64) as scheduler:
+        behind = [scheduler.submit([i + 1] * 70, GREEDY, max_tokens=1, background=True) for i in range(2)]
+        scheduler.drain()
+    assert all(len(list(stream)) == 1 for stream in behind)
+    assert max(map(sum, spied.passes)) <= 34  # 32 of prompts, and a token of each
 
 
 @pytest.mark.parametrize("bound", ["streams", "memory"])

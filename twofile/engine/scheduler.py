@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["Scheduler", "Stream"]
 
 _PATIENCE = 10.0  # seconds after which a text in the background is as any other
+_ASIDE = 32  # tokens of prompts in the background that a pass reads: somebody may come who waits for it to end
 _BLOCK = 16  # tokens: memory is given out in blocks of so many
 
 
@@ -105,7 +106,7 @@ class Scheduler:
     ) -> Stream:
         """Ask for a text that goes on from `prompt`; the settings are those of `generate`.
 
-        `background`: prompts of others are read first, whenever they come; it goes on by a token a pass meanwhile.
+        `background`: it stands still while prompts of others are read (at most for ten seconds) and makes room.
         `session`: go on from its tokens and then the prompt, which may be empty; it is left as it is. Raises at once
         ContextError when the text does not fit, ValueError for settings that make no sense, and EngineError when the
         scheduler is closed. One request cannot spoil others: all that can be wrong with one is found here.
@@ -203,13 +204,13 @@ class Scheduler:
         steps = self._plan()
         if steps:
             prepared: dict[Job, Future[None]] = {}
-            for job, (_, _, want) in zip(self._running, steps, strict=True):
+            for job, (_, _, want) in steps.items():
                 if job.constrained and want == LAST:
                     self._helper = self._helper or ThreadPoolExecutor(1, "twofile-constraints")
                     prepared[job] = self._helper.submit(job.generation.prepare)
-            rows = iter(self._backend.evaluate(steps))
+            rows = iter(self._backend.evaluate(list(steps.values())))
             chosen: list[tuple[Job, Piece]] = []
-            for job, (_, ids_T, want) in zip(self._running, steps, strict=True):
+            for job, (_, ids_T, want) in steps.items():
                 job.read += len(ids_T)
                 if want == LAST and (piece := self._choose(job, next(rows), prepared.get(job))):
                     chosen.append((job, piece))
@@ -231,9 +232,9 @@ class Scheduler:
         for job in ending:
             self._end(job)
 
-    def _plan(self) -> list[Step]:
-        """A step for each text that runs, and for those that begin now."""
-        chunk = self.chunk
+    def _plan(self) -> dict[Job, Step]:
+        """A step for each text that goes on, and for those that begin now."""
+        chunk, aside, hurried = self.chunk, _ASIDE, False
         order: Sequence[Job] = (*self._running, *self._waiting)
         if any(job.background for job in order):
             now = time.monotonic()
@@ -243,6 +244,8 @@ class Scheduler:
         steps: dict[Job, Step] = {}
         running, full = set(self._running), False
         for job in order:
+            if job.late and hurried:
+                break  # all that follow are in the background, too
             if job not in running:
                 if full or chunk <= 0 or (len(running) >= self.streams and not self._make_room(job)):
                     continue
@@ -260,10 +263,12 @@ class Scheduler:
                 running = set(self._running)
                 if not job.begun:  # not one that was put aside
                     job.reused, job.begun = job.read, True
-            steps[job] = _step(job, chunk)
+            steps[job] = _step(job, min(chunk, aside) if job.late else chunk)
             if job.unread > 1:
                 chunk -= len(steps[job][1])
-        return [steps[job] for job in self._running]
+                aside -= len(steps[job][1])
+            hurried = hurried or (job.read < job.prompt and not job.late)
+        return steps
 
     def _begins(self, job: Job, chunk: int) -> bool:
         """Whether the first of those that wait begins now, with `chunk` tokens left in this pass; makes room for it."""

@@ -170,9 +170,11 @@ class Memory:
                 if first and message[0].role != "tool":
                     lines.append(f"{message[0].role}: {first[:160]}")
         room = int(self.window * _SUMMARY)
-        while lines and self.count("\n".join(lines)) > room:
-            lines = lines[max(1, len(lines) // 8) :]
-        state.summary = "\n".join(lines)
+        sizes = [self.count(line) + 1 for line in lines]
+        first = len(lines)
+        while first > 0 and (room := room - sizes[first - 1]) >= 0:
+            first -= 1
+        state.summary = "\n".join(lines[first:])
 
     def _bring_back(self, state: _State, ids: list[int]) -> list[int]:
         """Pages that fit what the user has said now, as long as there is room for them."""

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from twofile.engine.calls import Called, Finished, Turn, turn
@@ -32,6 +33,7 @@ from twofile.kernel.recall import Index, Recall
 
 __all__ = ["Answer", "Asking", "Budget", "Image", "Process", "Said"]
 
+_COUNTED = 4096  # texts whose tokens are counted once: every turn looks at all of them
 _PINNED = 4  # what is pinned has the window over this
 _UNKNOWN = "it was interrupted, and nobody knows whether it happened: do not do it again without asking"
 _STOPPED = "it was stopped before it began"
@@ -112,6 +114,7 @@ class Process:
         self.background = background
         self.pid, self.log, self.image, self.grants, self.budget = pid, log, image, grants, budget
         self._above = log.above(pid)
+        self._count = lru_cache(_COUNTED)(lambda words: len(image.engine.tokenize(words)))
         self._now: Turn | None = None
         self._stopped = threading.Event()
         self._own, self._out = 0, tuple[str, ...]()
@@ -129,9 +132,6 @@ class Process:
             self._render, self._count, room, reserve, self.index, mine.tools(self.view.tools), paging=paging
         )
         self.reserve = reserve
-
-    def _count(self, words: str) -> int:
-        return len(self.image.engine.tokenize(words))
 
     def _render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> list[int]:
         found: list[int] = self.image.template.render(messages, tools=tools or None)
