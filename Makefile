@@ -14,7 +14,7 @@ WARNINGS := -std=c11 -O2 -Wall -Wextra -pedantic -Werror
 .DEFAULT_GOAL := run
 
 run: $(VENV)/core.stamp
-	@$(BIN)/twofile chat stories
+	@$(BIN)/twofile chat assistant
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest

@@ -247,7 +247,7 @@ def chat_command(
             talk = Talk(kernel, kernel.open(pid, **frame), sampling)
             talk.go_on()
             return _converse(talk)
-    name = name or "stories"
+    name = name or "assistant"
     model = str(find(name))
     with open_engine(model, how) as engine:
         if engine.backend.text("tokenizer.chat_template") is None:

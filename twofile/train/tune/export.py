@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,4 +76,5 @@ def _lineage(start: Start, run: Path, step: int, command: str) -> Provenance:
     )
     stage = f"{asked['stage']} {step} steps"
     lineage = start.provenance.then(stage, parent=start.sha256, command=command, cost=cost)
+    lineage = replace(lineage, description="")  # what is said of the base is not true of this
     return lineage.extended(data=[f"{name} {table['hashes'][key]}" for key, name in files.items()])
