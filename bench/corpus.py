@@ -1,6 +1,6 @@
 """Memory of the corpus reader, and of refining, on generated text larger than it.
 
-    python bench/corpus.py [--gigabytes 5] [--kinds txt jsonl.zst] [--refine] [--folder /tmp]
+    python bench/corpus.py [--gigabytes 5] [--kinds txt jsonl.zst csv parquet] [--refine] [--folder /tmp]
 
 Writes a file of each kind, reads it once in a process of its own, and prints documents, bytes, seconds and the largest
 resident memory of that process. A .txt file is read as one text without any separator, which is the hardest case. With
@@ -11,6 +11,8 @@ the largest process. Exits with 1 where more than 1 GB was used.
 from __future__ import annotations
 
 import argparse
+import csv
+import itertools
 import json
 import random
 import resource
@@ -54,6 +56,15 @@ def paragraphs(size: int) -> Iterator[str]:
 
 def write(path: Path, size: int) -> None:
     """One file of the kind that its name says."""
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        from pyarrow.parquet import ParquetWriter
+
+        texts = paragraphs(size)
+        with ParquetWriter(path, pa.schema({"text": pa.string()})) as table:
+            while group := list(itertools.islice(texts, 10_000)):
+                table.write_table(pa.table({"text": group}))
+        return
     if path.suffix == ".zst":
         from twofile.train.corpus.reading import _zstd
 
@@ -61,6 +72,9 @@ def write(path: Path, size: int) -> None:
     else:
         stream = path.open("w", encoding="utf-8")
     with stream:
+        if path.suffix == ".csv":
+            csv.writer(stream).writerows(itertools.chain([("text",)], ((text,) for text in paragraphs(size))))
+            return
         for text in paragraphs(size):
             stream.write(json.dumps({"text": text}) + "\n" if ".jsonl" in path.name else text + "\n\n")
 
@@ -76,7 +90,7 @@ def measured(command: list[str]) -> tuple[str, float, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=5)
-    parser.add_argument("--kinds", nargs="+", default=["txt", "jsonl.zst"])
+    parser.add_argument("--kinds", nargs="+", default=["txt", "jsonl.zst", "csv", "parquet"])
     parser.add_argument("--refine", action="store_true")
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
