@@ -9,6 +9,8 @@ import json
 import lzma
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,3 +155,26 @@ def test_kind() -> None:
         "",
         "",
     ]
+
+
+def test_a_parquet_file_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    path, draw = tmp_path / "large.parquet", random.Random(1)
+    with parquet.ParquetWriter(path, pa.schema({"text": pa.string()})) as table:
+        for _ in range(60):
+            table.write_table(pa.table({"text": [draw.randbytes(500).hex() for _ in range(2000)]}))
+    code = """
+import resource, sys
+from pathlib import Path
+from twofile.train.corpus.reading import texts
+found = texts(Path(sys.argv[1]))
+next(found)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for _ in found:
+    pass
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < path.stat().st_size / 3

@@ -3,7 +3,8 @@
 Text (.txt, .md, .tokens), JSON lines, CSV with a header, and parquet; each plain, .gz, .xz or .zst; UTF-8. Guarantees:
 the same file gives the same texts in the same order; a damaged or truncated file is an error, never a shorter file; no
 text is longer than `LONGEST` characters. Memory: a few copies of the longest text, and of the largest row of a table
-(of parquet: `ROWS` rows). A longer text is cut into pieces, at a blank line where there is one.
+(of parquet: `ROWS` rows, and a part of a row group). A longer text is cut into pieces, at a blank line where there is
+one.
 """
 
 from __future__ import annotations
@@ -205,7 +206,8 @@ def _csv_rows(path: Path, _: list[str]) -> Iterator[dict[str, Any]]:
 def _parquet_rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as parquet
 
-    with _unpacked(path) as stream, parquet.ParquetFile(stream, buffer_size=_BLOCK) as table:
+    # without `pre_buffer=False` it holds every row group that it has read
+    with _unpacked(path) as stream, parquet.ParquetFile(stream, buffer_size=_BLOCK, pre_buffer=False) as table:
         present = [column for column in columns if column in table.schema_arrow.names]
         if columns[0] not in present:
             present = table.schema_arrow.names  # so that the error can name them
