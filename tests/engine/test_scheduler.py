@@ -576,6 +576,23 @@ def test_the_background_makes_room(engine: Engine, bound: str) -> None:
         assert behind.reused == 0
 
 
+def test_what_was_put_aside_stands_still(engine: Engine) -> None:
+    """Also where the room that it left is not enough for the one that it made room for."""
+    memory = 8 * BLOCK * engine.info.token_bytes
+    with Stepped(engine, chunk=64, memory=memory) as scheduler:
+        first = scheduler.submit([7] * 30, GREEDY, max_tokens=40)
+        behind = scheduler.submit([8] * 30, GREEDY, max_tokens=40, background=True)
+        while behind.job.pieces.empty():
+            scheduler.step()
+        asked = scheduler.submit([9] * 100, GREEDY, max_tokens=2)
+        while behind.job in scheduler._running:
+            scheduler.step()
+        assert asked.job in scheduler._waiting
+        assert behind.job.read == 0
+        scheduler.drain()
+        assert [len(list(stream)) for stream in (first, behind, asked)] == [40, 40, 2]
+
+
 def test_the_background_is_not_starved(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler_module, "_PATIENCE", 0.0)
     with Stepped(engine, chunk=16, streams=1) as scheduler:

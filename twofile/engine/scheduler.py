@@ -268,7 +268,7 @@ class Scheduler:
                 chunk -= len(steps[job][1])
                 aside -= len(steps[job][1])
             hurried = hurried or (job.read < job.prompt and not job.late)
-        return steps
+        return {job: steps[job] for job in self._running if job in steps}  # one that was put aside waits
 
     def _begins(self, job: Job, chunk: int) -> bool:
         """Whether the first of those that wait begins now, with `chunk` tokens left in this pass; makes room for it."""

@@ -75,6 +75,6 @@ def _lineage(start: Start, run: Path, step: int, command: str) -> Provenance:
         data=tuple(files.values()),
     )
     stage = f"{asked['stage']} {step} steps"
-    lineage = start.provenance.then(stage, parent=start.sha256, command=command, cost=cost)
-    lineage = replace(lineage, description="")  # what is said of the base is not true of this
+    base = replace(start.provenance, description="")  # what is said of it is not true of this
+    lineage = base.then(stage, parent=start.sha256, command=command, cost=cost)
     return lineage.extended(data=[f"{name} {table['hashes'][key]}" for key, name in files.items()])
