@@ -31,8 +31,8 @@ from talks.tools import calculate
 Skill = Callable[[Random, bool], Talk]
 
 SHARES: tuple[tuple[float, Skill], ...] = (
-    (0.3, sums.make), (0.04, sums.alone), (0.2, passages.make), (0.14, chat.make), (0.05, chat.about_itself),
-    (0.04, chat.unknown), (0.11, chat.persona), (0.05, services.python), (0.04, services.needless),
+    (0.35, sums.make), (0.04, sums.alone), (0.17, passages.make), (0.12, chat.make), (0.05, chat.about_itself),
+    (0.03, chat.unknown), (0.13, chat.persona), (0.07, services.python), (0.04, services.needless),
 )  # fmt: skip
 SEARCHED = 0.06  # in place of as much of the first
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")

@@ -43,6 +43,7 @@ ORACLE = Path(__file__).parent / "wordstories.py"
 LONGEST, CONTEXT = 80, 128
 MEASURED = 200  # prompts that nothing learns from: the last ones of the file
 BETAS = (0.3, 0.1, 0.03)  # of DPO: each is a point
+LEAST = 0.5  # of 5 points between the two replies of a pair: less would be a tie to a reader
 NUMBERS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -62,7 +63,7 @@ def write_pairs(start: Start, prompts: list[Prompt], into: Path, wanted: int) ->
     while len(rows) < wanted:
         for prompt, (one, other) in zip(prompts, replies(start, prompts, 2, turn * 10**6), strict=True):
             a, b = (gold(prompt.messages, reply.text, prompt.row) - (not reply.ended) for reply in (one, other))
-            if a != b:
+            if abs(a - b) >= LEAST:
                 chosen, rejected = (one, other) if a > b else (other, one)
                 rows.append({
                     "messages": list(prompt.messages), "chosen": chosen.text, "rejected": rejected.text,
