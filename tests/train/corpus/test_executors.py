@@ -38,7 +38,7 @@ ray.shutdown()
 
 
 def test_ray_gives_the_same_texts(inputs: Path, tmp_path: Path) -> None:
-    """In a process of its own: datatrove waits for ever for a job that Ray does not take, or whose worker Ray kills when
+    """In a process of its own: datatrove waits for ever for a job that Ray does not take, or whose worker Ray ends when
     the machine is short of memory. Without duplicates, which are more of the same stages: each starts workers anew."""
     pytest.importorskip("ray", reason="ray is not installed")
     token = tmp_path / "ray-token"  # Ray would make one in the user's home
