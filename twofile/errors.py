@@ -16,6 +16,7 @@ __all__ = [
     "NotFoundError",
     "ParametersError",
     "TaskError",
+    "ToolError",
     "TrainError",
     "TwofileError",
 ]
@@ -55,6 +56,10 @@ class TrainError(TwofileError):
 
 class TaskError(TwofileError):
     """A task that models are measured by: its files, or what must be there to run it."""
+
+
+class ToolError(TwofileError):
+    """A tool lacks what it works with: a program of the system, a folder, a server."""
 
 
 class KernelError(TwofileError):

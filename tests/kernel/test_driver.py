@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from twofile.errors import KernelError
-from twofile.kernel.driver import Context, Drivers, Part, run_driver
+from twofile.kernel.driver import Context, Drivers, Part, image, run_driver
 from twofile.kernel.label import Label
 
 
@@ -41,10 +41,18 @@ def context(seconds: float = 5.0) -> Context:
 
 
 def test_parts_and_label() -> None:
-    found = run_driver(Scripted(["a", b"b\xffc", {"type": "image", "data": "x"}]), {}, context())
-    assert found.text == "ab\ufffdc[image]"
+    found = run_driver(Scripted(["a", b"b\xffc", {"type": "sound", "data": "x"}]), {}, context())
+    assert found.text == "ab\ufffdc[sound]"
     assert not found.error
     assert found.label == Label.of("page:x")
+
+
+def test_pictures_have_words_and_room_of_their_own() -> None:
+    picture = image(b"x" * 1000, "image/png", "a line that falls")
+    found = run_driver(Scripted([picture, "and", picture]), {}, context(), most=100, pictures=1500)
+    assert found.text.startswith("[image: a line that falls]and[a picture of 1,000 bytes, which is too large: ")
+    assert found.images == [picture]
+    assert found.cut
 
 
 def fails(context: Context) -> Iterable[str]:

@@ -22,17 +22,23 @@ from llguidance import LLMatcher
 from twofile.errors import KernelError
 from twofile.kernel.label import Label
 
-__all__ = ["Context", "Driver", "Drivers", "Outcome", "Part", "run_driver", "text"]
+__all__ = ["Context", "Driver", "Drivers", "Outcome", "Part", "image", "run_driver", "text"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 Part = Mapping[str, Any]
-"""Something that a driver gives: {"type": "text", "text": ...}, or another type that a later sense understands."""
+"""Something that a driver gives: {"type": "text", "text": ...}, or {"type": "image", "mime": ..., "data": bytes,
+"about": what is seen, in words}, or another type that a later sense understands."""
 
 
 def text(said: str) -> Part:
     """A part that is text."""
     return {"type": "text", "text": said}
+
+
+def image(data: bytes, mime: str, about: str) -> Part:
+    """A part that is a picture; the model reads `about` where it cannot see."""
+    return {"type": "image", "mime": mime, "data": data, "about": about}
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,12 @@ class Outcome:
     @property
     def text(self) -> str:
         """What of it is text."""
-        return "".join(part["text"] if part["type"] == "text" else f"[{part['type']}]" for part in self.parts)
+        return "".join(part["text"] if part["type"] == "text" else _named(part) for part in self.parts)
+
+    @property
+    def images(self) -> list[Part]:
+        """What of it is pictures."""
+        return [part for part in self.parts if part["type"] == "image"]
 
 
 def run_driver(
@@ -150,12 +161,13 @@ def run_driver(
     context: Context,
     *,
     most: int = 1 << 20,
+    pictures: int = 1 << 23,
     poll: Callable[[], bool] | None = None,
 ) -> Outcome:
     """Run a call to its end, its deadline, or until `poll`, asked now and then, says that nobody wants it any more.
-    `most`: bytes of text that are kept. Never raises for what the driver does."""
+    `most`: bytes of text that are kept, `pictures`: of pictures. Never raises for what the driver does."""
     label = Label.of(f"tool:{driver.name}")
-    box = _Box(most)
+    box = _Box(most, pictures)
     start = time.monotonic()
 
     def work() -> None:
@@ -198,8 +210,8 @@ def run_driver(
 class _Box:
     """What a driver has given so far, up to a limit."""
 
-    def __init__(self, most: int) -> None:
-        self.left, self.cut = most, False
+    def __init__(self, most: int, pictures: int) -> None:
+        self.left, self.pictures, self.cut = most, pictures, False
         self.parts: list[Part] = []
         self.label: Label | None = None
         self.failed: BaseException | None = None
@@ -209,6 +221,15 @@ class _Box:
         """Keep a part, or as much of it as there is room for; whether there is room for more."""
         if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
             raise TypeError("it gave something that is no part: a part has a type")
+        if part["type"] == "image":
+            if not isinstance(data := part.get("data"), bytes) or not isinstance(part.get("about"), str):
+                raise TypeError("it gave a picture without data or words")
+            if len(data) > self.pictures:
+                self.cut = True
+                return self.take(text(f"[a picture of {len(data):,} bytes, which is too large: {part['about']}]"))
+            self.pictures -= len(data)
+            self.parts.append(part)
+            return True
         if part["type"] != "text":
             size = len(json.dumps(part, default=str))
             if size > self.left:
@@ -236,6 +257,11 @@ def _parts(given: Iterable[Part | str | bytes]) -> Iterable[Part]:
             yield text(one)
         else:
             yield one
+
+
+def _named(part: Part) -> str:
+    """What is read in place of a part that is no text."""
+    return f"[{part['type']}: {part['about']}]" if part.get("about") else f"[{part['type']}]"
 
 
 def _failure(error: BaseException) -> str:
