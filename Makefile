@@ -49,5 +49,5 @@ $(VENV)/core.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[train,dev]'
+	$(PIP) -e '.[train,tools,dev]'
 	@touch $@ $(VENV)/core.stamp
