@@ -25,7 +25,7 @@ from twofile.engine.sampler import Sampling
 from twofile.errors import KernelError
 from twofile.kernel import process as module
 from twofile.kernel.capability import Grant
-from twofile.kernel.driver import Context, Part
+from twofile.kernel.driver import Context, Part, image
 from twofile.kernel.kernel import Kernel
 from twofile.kernel.label import Label
 from twofile.kernel.process import Answer, Asking, Budget, Said
@@ -473,3 +473,21 @@ def test_killed_anywhere(kernel: Kernel, tmp_path: Path) -> None:
     calls = [call["id"] for event in events if event.kind == "assistant" for call in event.body["calls"]]
     assert {body["call"] for body in results} <= set(calls)
     assert len(calls) - len(results) <= 2  # those of the last kill
+
+
+def test_pictures_are_kept_beside_the_log(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"\x89PNG and more"
+    kernel.drivers.add(Scripted(lambda _: ["seen: ", image(data, "image/png", "a red square")], name="paint"))
+    play(monkeypatch, [["I draw.", ("paint", {})], ["Done."]])
+    process = kernel.spawn("tiny", tools=["paint"])
+    said = list(process.say("draw"))
+    (result,) = [one for one in said if one.kind == "result"]
+    assert result.text == "seen: [image: a red square]"
+    (kept,) = result.body["images"]
+    assert kept["about"] == "a red square"
+    assert kernel.log.kept(kept["name"]).read_bytes() == data
+    (event,) = [event for event in kernel.log.events(process.pid) if event.kind == "result"]
+    assert event.body["images"] == [kept]
+    for name in ("../kernel.db", "x.png", f"{kept['name']}/.."):
+        with pytest.raises(KernelError, match="is no picture"):
+            kernel.log.kept(name)

@@ -172,6 +172,8 @@ class Talk:
                     note(f"[{one.body['name']} {json.dumps(one.body['arguments'], ensure_ascii=False)}]")
                 elif one.kind == "result":
                     note(f"[-> {one.text[:500]}]")
+                    for picture in one.body.get("images", ()):
+                        note(f"[{self.kernel.log.kept(picture['name'])}: {picture['about']}]")
                 else:
                     click.echo()
                     if usage := one.body["usage"]:

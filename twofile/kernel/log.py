@@ -11,7 +11,9 @@ append, some milliseconds.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +24,7 @@ from typing import IO, Any
 
 from twofile.database import Database
 from twofile.errors import KernelError
+from twofile.params.atomic import atomic_path
 
 __all__ = ["VERSION", "Event", "Log"]
 
@@ -41,6 +44,7 @@ CREATE INDEX IF NOT EXISTS of_process ON event (pid, seq);
 INSERT OR IGNORE INTO process VALUES (0, NULL, NULL, 0);
 """
 _EVENT = "seq, pid, kind, body, at"
+_KEPT = re.compile(r"[0-9a-f]{64}\.[a-z]{1,8}")
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,22 @@ class Log:
             file.close()
             return None
         return file
+
+    def keep(self, data: bytes, kind: str) -> str:
+        """Keep something that is no text, a picture, in a file beside the log, before an event names it; its name."""
+        name = f"{hashlib.sha256(data).hexdigest()}.{kind}"
+        path = self.kept(name)
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists():
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(data)
+        return name
+
+    def kept(self, name: str) -> Path:
+        """Where it is. KernelError for what is no name of `keep`."""
+        if not _KEPT.fullmatch(name):
+            raise KernelError(f"{name!r} is no picture of {self.path}", "twofile replay shows their names")
+        return self.path.with_name(f"{self.path.name}-kept") / name
 
     def _insert(self, pid: int, kind: str, body: Mapping[str, Any]) -> Event:
         now = time.time()

@@ -35,6 +35,7 @@ __all__ = ["Answer", "Asking", "Budget", "Image", "Process", "Said"]
 
 _COUNTED = 4096  # texts whose tokens are counted once: every turn looks at all of them
 _PINNED = 4  # what is pinned has the window over this
+_IMAGES = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/webp": "webp"}
 _UNKNOWN = "it was interrupted, and nobody knows whether it happened: do not do it again without asking"
 _STOPPED = "it was stopped before it began"
 _REPEATED = "this very call was made before and gave the same: nothing new will come of it"
@@ -295,6 +296,11 @@ class Process:
             "call": call["id"], "name": call["name"], "text": outcome.text, "error": outcome.error, "cut": outcome.cut,
             "seconds": round(outcome.seconds, 3), "label": label.to_json(),
         }  # fmt: skip
+        if outcome.images:
+            body["images"] = [
+                {"name": self.log.keep(one["data"], _IMAGES.get(one["mime"], "bin")), "about": one["about"]}
+                for one in outcome.images
+            ]
         self._note("result", body)
         return Said("result", outcome.text, body)
 
