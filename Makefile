@@ -17,6 +17,7 @@ run: $(VENV)/core.stamp
 	@$(BIN)/twofile chat assistant
 
 test: $(VENV)/dev.stamp
+	@tests/system.sh
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/dev.stamp

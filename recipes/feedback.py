@@ -7,10 +7,11 @@
     python recipes/feedback.py best --model SFT.gguf --judge RUN/judge.gguf --words WORDS --into RUN
     python recipes/feedback.py METHOD --model SFT.gguf --judge RUN/judge.gguf --words WORDS --into RUN [--seed 1 2 3]
 
-METHOD: dpo, ppo, grpo or rloo. Pairs are replies of the model itself, of which the oracle (`gold` of wordstories.py)
-tells the better; the reward model learns from them and PPO, GRPO and RLOO from the reward model; gold is measured
-beside it on prompts that nobody has learned from. Each point is a line of RUN/points.jsonl: method, seed, step, KL in
-nats a reply, reward and gold. What was measured is not measured again.
+METHOD: dpo, ppo, grpo or rloo; or gold, which is grpo by the oracle itself, to see what of a curve is the reward
+model's fault. Pairs are replies of the model itself, of which the oracle (`gold` of wordstories.py) tells the better;
+the reward model learns from them and PPO, GRPO and RLOO from the reward model; gold is measured beside it on prompts
+that nobody has learned from. Each point is a line of RUN/points.jsonl: method, seed, step, KL in nats a reply, reward
+and gold. What was measured is not measured again.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def write_pairs(start: Start, prompts: list[Prompt], into: Path, wanted: int) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["pairs", "best", "dpo", "ppo", "grpo", "rloo"])
+    parser.add_argument("what", choices=["pairs", "best", "dpo", "ppo", "grpo", "rloo", "gold"])
     for name in ("--model", "--words", "--into"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--judge", type=Path)
@@ -116,8 +117,9 @@ def main() -> None:
                 bfloat16=faster_in_bfloat16(), compile=False, save_minutes=3,
                 validate_every=given.steps if given.what == "dpo" else max(1, given.steps // 6),
             )  # fmt: skip
+            method = "grpo" if given.what == "gold" else given.what
             settings = Settings(
-                given.what, given.model, (given.into / "pairs.jsonl",), plan, CONTEXT, batch=32, micro=16, seed=seed,
+                method, given.model, (given.into / "pairs.jsonl",), plan, CONTEXT, batch=32, micro=16, seed=seed,
                 options={"beta": setting, "doubt": 0.0},
             )  # fmt: skip
             if given.what == "dpo":
@@ -129,9 +131,9 @@ def main() -> None:
                     found_ = stage.validate(policy)
                 _add(points, _point("dpo", seed, setting, found_))
                 continue
-            options = {"method": given.what, "longest": LONGEST, "kl": setting, "updates": 2, "group": 4}
+            options = {"method": method, "longest": LONGEST, "kl": setting, "updates": 2, "group": 4}
             settings = dataclasses.replace(settings, data=(rows,), batch=64, held_out=0.0, options=options)
-            reinforce(settings, run, judge, measured=measured, gauge=oracle)
+            reinforce(settings, run, oracle if given.what == "gold" else judge, measured=measured, gauge=oracle)
             for line in map(json.loads, (run / "log.jsonl").read_text().splitlines()):
                 if "held_out_gold" in line and "loss" in line:
                     _add(points, _point(given.what, seed, line["step"], line))

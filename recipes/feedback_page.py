@@ -22,7 +22,7 @@ from twofile.html.curves import Curve, Scale, limits, plot
 from twofile.html.page import page
 
 LEVELS = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0)  # nats a reply
-ORDER = ("best", "dpo", "ppo", "grpo", "rloo")
+ORDER = ("best", "dpo", "ppo", "grpo", "rloo", "gold")
 
 
 def at_levels(points: Sequence[dict[str, Any]], level: float) -> list[float]:

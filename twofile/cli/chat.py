@@ -204,7 +204,7 @@ class Talk:
 @click.option("-n", "--tokens", type=click.IntRange(1), help="At most so many tokens a reply.")
 @sampling_options
 @click.option("--system", help="Instructions for a chat model.")
-@click.option("--tools", help="Tools that it has, with commas between: calculator, recall.")
+@click.option("--tools", help="Tools that it has, with commas between: calculator, search, ... (twofile tools).")
 @click.option(
     "--allow", multiple=True, metavar="CAPABILITY", help="What it may be granted: net:HOST, fs:read:PATH, ..."
 )
@@ -245,7 +245,7 @@ def chat_command(
                 raise click.UsageError(f"a process has its own {option}: leave it out, or begin another")
         if not log_path(path).exists():
             raise KernelError(f"there is no process {pid}", "twofile chat MODEL begins one")
-        with kernel_of(path, lambda model, adapter: opening(model, adapter, how)) as kernel:
+        with kernel_of(path, lambda model, adapter: opening(model, adapter, how), pid=pid) as kernel:
             talk = Talk(kernel, kernel.open(pid, **frame), sampling)
             talk.go_on()
             return _converse(talk)
@@ -261,8 +261,8 @@ def chat_command(
                 return _converse(Text(engine, sampling, tokens, guesser))
         if draft is not None:
             raise click.UsageError("--draft is for base models, and for twofile run")
-        with kernel_of(path, lambda *_: engine) as kernel:
-            wanted = [tool.strip() for tool in (tools or "").split(",") if tool.strip()]
+        wanted = [tool.strip() for tool in (tools or "").split(",") if tool.strip()]
+        with kernel_of(path, lambda *_: engine, tools=wanted) as kernel:
             frame["adapter"] = str(how["adapter"].resolve()) if how["adapter"] else ""
             talk = Talk(kernel, kernel.spawn(model, system or "", wanted, allow, **frame), sampling)
             note(f"{name}: type a message. /help lists the commands.")

@@ -52,6 +52,9 @@ COMMANDS = {
     "kill": ("twofile.cli.processes", "End a process."),
     "fork": ("twofile.cli.processes", "Make a branch of a process."),
     "replay": ("twofile.cli.processes", "Show a process from its beginning."),
+    "tools": ("twofile.cli.tools", "List the tools that a model can have, and what they may be granted."),
+    "mcp": ("twofile.cli.tools", "Give tools and models to other programs, as an MCP server."),
+    "errands": ("twofile.cli.errands", "Run tasks that take tools, in a small web that is served here."),
     "bench": ("twofile.cli.bench", "Measure how fast a model runs here."),
     "doctor": ("twofile.cli.doctor", "Check this machine: compiler, processor, memory, folders."),
 }

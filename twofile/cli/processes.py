@@ -57,15 +57,34 @@ def opening(model: str, adapter: str, how: Mapping[str, Any] | None = None) -> E
     return open_engine(model, {**(how or {}), "adapter": Path(adapter) if adapter else None})
 
 
-def kernel_of(path: Path | None, opener: Callable[[str, str], Engine] = opening) -> Kernel:
-    """The kernel with its tools."""
-    from twofile.kernel.kernel import Kernel
-    from twofile.tools.calculator import Calculator
+@contextmanager
+def kernel_of(
+    path: Path | None,
+    opener: Callable[[str, str], Engine] = opening,
+    *,
+    pid: int | None = None,
+    tools: Sequence[str] = (),
+) -> Iterator[Kernel]:
+    """The kernel, with the tools that a new process is to have, or those that process `pid` has."""
+    from twofile.cli.tools import config_of
+    from twofile.kernel.kernel import RECALL, Kernel
+    from twofile.kernel.log import Log
+    from twofile.tools.toolbox import Toolbox
 
-    kernel = Kernel(log_path(path), [Calculator()], opener)
-    if kernel.log.only_read:
-        note(f"{kernel.log.path}: {kernel.log.only_read}")
-    return kernel
+    where = log_path(path)
+    if pid is not None:
+        log = Log(where)
+        try:
+            first = next((event for event in log.events(pid) if event.kind == "begin"), None)
+        finally:
+            log.close()
+        tools = first.body.get("tools", ()) if first is not None else ()
+    with Toolbox(config_of()) as box:
+        drivers = box.drivers(name for name in tools if name != RECALL)
+        with Kernel(where, drivers, opener) as kernel:
+            if kernel.log.only_read:
+                note(f"{kernel.log.path}: {kernel.log.only_read}")
+            yield kernel
 
 
 @click.command("ps")
@@ -138,7 +157,7 @@ def _ago(at: float) -> str:
 @window_option
 def context_command(pid: int, path: Path | None, window: int | None) -> None:
     """Show what is before the model of process PID: the exact text, and the tokens of each part."""
-    with kernel_of(path) as kernel:
+    with kernel_of(path, pid=pid) as kernel:
         process = kernel.open(pid, window=window)
         frame = process.frame()
         engine = process.image.engine
@@ -155,7 +174,7 @@ def context_command(pid: int, path: Path | None, window: int | None) -> None:
 @window_option
 def maps_command(pid: int, path: Path | None, window: int | None) -> None:
     """Show the pages of process PID: which are before the model, how large they are, where they come from."""
-    with kernel_of(path) as kernel:
+    with kernel_of(path, pid=pid) as kernel:
         process = kernel.open(pid, window=window)
         view = process.look()
         frame = process.memory.frame(view)

@@ -43,11 +43,13 @@ _REPEATED = "this very call was made before and gave the same: nothing new will 
 
 @dataclass(frozen=True)
 class Image:
-    """What runs a process: how its model renders, counts and speaks."""
+    """What runs a process: how its model renders, counts and speaks. `turn`: what speaks in place of the model, called
+    as `engine.calls.turn` is."""
 
     engine: Any  # engine.Engine
     scheduler: Any  # engine.Scheduler
     template: Any  # engine.ChatTemplate
+    turn: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,7 @@ class Process:
             calls: list[dict[str, Any]] = []
             words, end = "", None
             choice: Literal["auto", "none"] = "auto" if round < self.budget.rounds else "none"
-            self._now = turn(
+            self._now = (self.image.turn or turn)(
                 self.image.scheduler, self.image.engine, frame.ids, tools=self.memory.tools, choice=choice,
                 sampling=sampling, max_tokens=self.reserve, background=self.background,
             )  # fmt: skip

@@ -91,7 +91,7 @@ def _told(ran: Ran, fresh: bool) -> Iterable[Part | str]:
         said.append("[the interpreter is a new one: what was defined before is gone]")
     words = "\n".join(one for one in said if one)
     if words or not (ran.images or ran.error):
-        yield words or "[it printed nothing]"
+        yield (words or "[it printed nothing]") + ("\n" if ran.images else "")
     for data, about in ran.images:
         yield image(data, "image/png", about)
     if ran.error:

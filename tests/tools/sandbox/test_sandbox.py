@@ -320,6 +320,13 @@ def test_it_may_read_what_it_is_given(tmp_path: Path) -> None:
                 assert "Error" in walls.run(f"open({str(other / 'data.csv')!r}).read()").error
 
 
+def test_the_best_that_works_is_taken() -> None:
+    which.cache_clear()
+    if works("bubblewrap"):
+        pytest.skip("bubblewrap does not work here")
+    assert which() == "bubblewrap"
+
+
 def test_without_a_sandbox_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     monkeypatch.setattr(landlock, "version", lambda: 0)
@@ -336,7 +343,7 @@ def test_one_that_does_not_hold_is_not_taken(monkeypatch: pytest.MonkeyPatch) ->
     """It is tried by running, and what a trial says counts."""
     if all(works(tier) for tier in ("bubblewrap", "landlock")):
         pytest.skip("no sandbox works here")
-    monkeypatch.setattr(interpreter_module, "_TRIAL", "['files']")
+    monkeypatch.setattr(interpreter_module, "_TRIAL", "['a way out']")
     which.cache_clear()
     try:
         with pytest.raises(ToolError, match="it does not hold"):

@@ -16,6 +16,7 @@ import selectors
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -335,8 +336,10 @@ def which() -> Tier:
     tiers: tuple[Tier, ...] = ("bubblewrap", "landlock")
     for tier in tiers:
         try:
-            with Interpreter(tier) as tried:
-                ran = tried.run(_TRIAL, 10)
+            with tempfile.TemporaryDirectory() as folder, Interpreter(tier) as tried:
+                Path(folder).chmod(0o755)
+                (there := Path(folder, "file")).write_text("anybody could read this")
+                ran = tried.run(_TRIAL.format(there=str(there)), 10)
             if ran.error or ran.value != "[]":
                 raise ToolError(f"it does not hold: {ran.error.strip().splitlines()[-1:] or ran.value}")
             return tier
@@ -345,7 +348,7 @@ def which() -> Tier:
     raise ToolError(f"there is no sandbox here, and without one nothing is run ({'; '.join(said)})", HINT)
 
 
-_TRIAL = f"""
+_TRIAL = """
 import os, socket, ctypes
 def tried(act):
     try:
@@ -356,7 +359,7 @@ def tried(act):
 [name for name, act in {{
     "network": lambda: socket.socket(),
     "files": lambda: open("/etc/passwd").read(),
-    "home": lambda: os.listdir({str(Path.home())!r}),
+    "a folder": lambda: open({there!r}).read(),
     "root": lambda: os.setuid(0) if os.getuid() else None,
     "writes": lambda: open("/usr/.twofile", "w"),
     "namespaces": lambda: 1 / (ctypes.CDLL(None).unshare(0x10000000) == 0),
