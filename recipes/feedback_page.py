@@ -65,6 +65,30 @@ def chart(points: Sequence[dict[str, Any]], methods: Sequence[str], key: str, ti
     return f'<figure class="large">{words}<ul class="legend">{legend}</ul><div>{drawn}</div></figure>'
 
 
+def verdict(points: Sequence[dict[str, Any]], level: float = 20.0) -> str:
+    """What the curves say of online learning beside DPO at one KL, and whose fault it is where it lies below."""
+    at = {
+        method: fmean(found)
+        for method in ORDER
+        if (found := at_levels([point for point in points if point["method"] == method], level))
+    }
+    online = max((at[method] for method in ("ppo", "grpo", "rloo") if method in at), default=None)
+    if online is None or "dpo" not in at:
+        return ""
+    said = (
+        f"At {level:g} nats a reply DPO has {at['dpo']:.2f}, learning online from a reward model {online:.2f} at best. "
+    )
+    if online >= at["dpo"]:
+        return said
+    if at.get("gold", 0.0) > at["dpo"]:
+        said += (
+            f"It is the reward model that lacks, not learning online: GRPO from the oracle itself has {at['gold']:.2f} "
+            "there. What the reward model likes rises to the end of each curve, while gold does not; DPO learns "
+            "from what the oracle said of pairs, with no reward model between."
+        )
+    return said
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("points", type=Path)
@@ -73,11 +97,13 @@ def main() -> None:
     points = [json.loads(line) for line in given.points.read_text(encoding="utf-8").splitlines()]
     methods = [method for method in ORDER if any(point["method"] == method for point in points)]
     charts = chart(points, methods, "gold", "Gold reward", "what the oracle says, by KL in nats a reply")
-    charts += chart(points, methods, "reward", "Learned reward", "what the reward model says of the same replies")
+    judged = [method for method in methods if method != "gold"]  # which learns from the oracle
+    charts += chart(points, judged, "reward", "Learned reward", "what the reward model says of the same replies")
     header = '<h1>Gold reward against KL</h1><p class="soft">each point is a model, or a number of best-of-n</p>'
+    header += f"<p>{escape(verdict(points))}</p>"
     out = given.out or given.points.with_name("curves.html")
     out.write_text(page("Gold reward against KL", header, f'<div class="charts">{charts}</div>'), encoding="utf-8")
-    print(table(points, methods))
+    print(table(points, methods), verdict(points), sep="\n")
     print(out)
 
 
