@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,21 @@ def test_a_stop_is_heard(tmp_path: Path) -> None:
         assert ran.error == "it was stopped: nobody waits for it any more"
         assert ran.seconds < 5
         assert walls.run("1").value == "1"
+
+
+def test_it_is_closed_while_a_program_runs() -> None:
+    if all(works(tier) for tier in ("bubblewrap", "landlock")):
+        pytest.skip("no sandbox works here")
+    walls = Interpreter()
+    timer = threading.Timer(0.3, walls.close)
+    timer.start()
+    begun = time.monotonic()
+    ran = walls.run("import time\ntime.sleep(60)")
+    timer.join()
+    assert ran.error == "it was ended: closed"
+    assert ran.lost
+    assert time.monotonic() - begun < 5
+    assert walls.run("1").error == "the interpreter has ended: closed"
 
 
 def test_it_may_read_what_it_is_given(tmp_path: Path) -> None:

@@ -161,12 +161,16 @@ class Interpreter:
             return Ran(output.text, value, error, _images(said), output.dropped, swept, lost, took)
 
     def close(self) -> None:
-        """End all that is in it. Closing twice is fine."""
-        if not self._over:
-            self._end("closed")
-        self._shut()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        """End all that is in it, a program that is being run too. Closing twice is fine."""
+        assert self._keeper.stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            self._keeper.stdin.close()  # the keeper ends all, and who waits for a program hears of it
+        with self._lock:
+            if not self._over:
+                self._end("closed")
+            self._shut()
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def over(self) -> bool:
