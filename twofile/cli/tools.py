@@ -90,7 +90,8 @@ def _index(box: Toolbox) -> None:
         if isinstance(source, Local):
             report = source.index.update()
             left = ", ".join(f"{count} {why}" for why, count in report.unread.items())
-            said = f"{report.files:,} files, {report.passages:,} passages; {report.read:,} read, {report.removed:,} gone"
+            new = f"{report.read:,} read, {report.removed:,} gone"
+            said = f"{report.files:,} files, {report.passages:,} passages; {new}"
             note(f"{source.index.folder.path}: {said}{f'; not read: {plain(left)}' if left else ''}")
 
 

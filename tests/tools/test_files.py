@@ -1,0 +1,155 @@
+"""Reading, writing and listing: through the drivers, as the kernel runs them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twofile.kernel.capability import Grant, Grants, covers, normal
+from twofile.kernel.driver import Context, Driver, Drivers, Outcome, run_driver
+from twofile.kernel.label import Label
+from twofile.tools.files import ListFiles, ReadFile, WriteFile
+from twofile.tools.search.text import decoded
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    path = tmp_path / "notes"
+    (path / "sub").mkdir(parents=True)
+    (path / "a.txt").write_text("one\ntwo\n")
+    return path
+
+
+def call(driver: Driver, **arguments: Any) -> Outcome:
+    driver.needs(arguments)
+    return run_driver(driver, arguments, Context(1, time.monotonic() + 10))
+
+
+def refused(driver: Driver, **arguments: Any) -> str:
+    outcome = run_driver(driver, arguments, Context(1, time.monotonic() + 10))
+    assert outcome.error
+    assert "failed" not in outcome.text, outcome.text
+    return outcome.text
+
+
+def test_they_are_drivers(notes: Path) -> None:
+    drivers = Drivers([ReadFile([notes]), WriteFile([notes]), ListFiles([notes])])
+    assert [drivers[name].pure for name in drivers.names] == [True, False, True]
+
+
+def test_read_write_list(notes: Path) -> None:
+    assert call(ReadFile([notes]), path="notes/a.txt").text == "one\ntwo\n"
+    assert call(ReadFile([notes]), path=str(notes / "a.txt")).text == "one\ntwo\n"
+    assert call(WriteFile([notes]), path="notes/new/b.txt", text="été").text == "wrote notes/new/b.txt, 5 bytes"
+    assert call(WriteFile([notes]), path="notes/new/b.txt", text="").text == "replaced notes/new/b.txt, 0 bytes"
+    assert call(ReadFile([notes]), path="notes/new/b.txt").text == "[the file is empty]"
+    os.mkfifo(notes / "pipe")
+    (notes / "link").symlink_to("/etc")
+    day = time.strftime("%Y-%m-%d", time.gmtime())
+    lines = call(ListFiles([notes]), path="notes").text.split("\n")
+    assert lines == [f"a.txt  8 bytes, {day}", "link  (link)", "new/", "pipe  (other)", "sub/"]
+    assert call(ListFiles([notes])).text == "notes/"
+    assert call(ListFiles([notes]), path="notes/sub").text == "the folder is empty"
+    assert call(ListFiles([notes], most=2), path="notes").text.endswith("\n[and 3 others]")
+
+
+def test_what_is_needed_is_the_real_path(notes: Path, tmp_path: Path) -> None:
+    (tmp_path / "other-name").symlink_to(notes)
+    files = ReadFile([tmp_path / "other-name"])
+    assert files.needs({"path": "notes/a.txt"}) == (f"fs:read:{notes}/a.txt",)
+    assert files.label({"path": "notes/a.txt"}) == Label.of(f"file:{notes}/a.txt", {"user"})
+    assert WriteFile([notes]).needs({"path": "notes/new/b"}) == (f"fs:write:{notes}/new/b",)
+    assert WriteFile([notes]).label({"path": "notes/new/b"}) == Label()
+    assert ListFiles([notes]).needs({"path": "notes"}) == (f"fs:read:{notes}",)
+    assert ListFiles([notes]).needs({}) == ()
+    assert covers(normal(f"fs:read:{notes}"), normal(files.needs({"path": "notes/a.txt"})[0]))
+
+
+def test_a_folder_that_is_only_read_is_not_written_to(notes: Path, tmp_path: Path) -> None:
+    (tmp_path / "drafts").mkdir()
+    write = WriteFile([tmp_path / "drafts"])
+    assert "no folder that is granted" in refused(write, path=str(notes / "a.txt"), text="x")
+    assert "no folder that is granted" in refused(write, path="/etc/passwd", text="x")
+    assert "'..'" in refused(write, path="drafts/../notes/a.txt", text="x")
+    assert (notes / "a.txt").read_text() == "one\ntwo\n"
+    grants = Grants([Grant(normal(f"fs:read:{notes}"), "allow", "always")])
+    limit = (f"fs:read:{notes}", f"fs:write:{tmp_path}/drafts")
+    (need,) = WriteFile([notes]).needs({"path": "notes/a.txt"})
+    assert grants.decide(1, limit, need, Label()) == "deny"
+    (need,) = ReadFile([notes]).needs({"path": "notes/a.txt"})
+    assert grants.decide(1, limit, need, Label()) == "allow"
+
+
+def test_a_link_needs_what_it_leads_to_and_is_refused_all_the_same(notes: Path) -> None:
+    """The kernel compares real paths: a link in a granted folder is decided as the place that it leads to."""
+    (notes / "link").symlink_to("/etc/passwd")
+    (need,) = ReadFile([notes]).needs({"path": "notes/link"})
+    assert not covers(normal(f"fs:read:{notes}"), normal(need))
+    assert "links are not followed" in refused(ReadFile([notes]), path="notes/link")
+    assert "no plain file" in refused(WriteFile([notes]), path="notes/link", text="x")
+
+
+def test_errors_are_words_for_the_model(notes: Path) -> None:
+    assert "no such file" in refused(ReadFile([notes]), path="notes/none.txt")
+    assert "it is a folder" in refused(ReadFile([notes]), path="notes/sub")
+    assert "no such file" in refused(ListFiles([notes]), path="notes/none")
+    assert "no folder" in refused(ListFiles([notes]), path="notes/a.txt")
+    assert "a path is a text" in refused(ReadFile([notes]), path=3)
+    assert "offset is" in refused(ReadFile([notes]), path="notes/a.txt", offset=-1)
+    assert "there is nothing at 9" in refused(ReadFile([notes]), path="notes/a.txt", offset=9)
+    assert "at most 10" in refused(WriteFile([notes], most=10), path="notes/b", text="x" * 11)
+    assert "half of a character" in refused(WriteFile([notes]), path="notes/b", text="\ud800")
+    assert "none is granted" in refused(ReadFile([]), path="notes/a.txt")
+    (notes / "binary").write_bytes(b"\x7fELF\0\0")
+    assert "no text file" in refused(ReadFile([notes]), path="notes/binary")
+    assert not (notes / "b").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_no_permission(notes: Path) -> None:
+    (notes / "a.txt").chmod(0)
+    assert "no permission" in refused(ReadFile([notes]), path="notes/a.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_long_file_is_read_in_parts(notes: Path, encoding: str) -> None:
+    text = "".join(f"{n}: é東𝄞\n" for n in range(300))
+    (notes / "long.txt").write_text(text, encoding=encoding)
+    read, offset, whole = ReadFile([notes], most=1000), 0, ""
+    while True:
+        said = call(read, path="notes/long.txt", offset=offset).text
+        part, found, note = said.partition("\n[bytes ")
+        whole += part
+        if not found:
+            break
+        assert int(note.rpartition("offset ")[2].rstrip("]")) > offset
+        offset = int(note.rpartition("offset ")[2].rstrip("]"))
+    assert whole == text
+
+
+def test_a_file_without_an_end_is_bounded() -> None:
+    read = ReadFile(["/proc/self"], most=100)
+    assert len(call(read, path="status").text) <= 200
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_text_or_refused(data: bytes) -> None:
+    try:
+        text, used = decoded(data, data)
+    except ValueError:
+        assert b"\0" in data
+        return
+    assert used <= len(data)
+    assert len(data) - used < 4
+    text.encode("utf-8", "strict")
+
+
+def test_windows_text() -> None:
+    assert decoded("naïve – “x”".encode("cp1252"), "naïve – “x”".encode("cp1252"))[0] == "naïve – “x”"
+    assert decoded(b"caf\xc3", b"caf\xc3") == ("caf", 4 - 1)
