@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,80 @@ def test_any_bytes_are_text_or_refused(data: bytes) -> None:
 def test_windows_text() -> None:
     assert decoded("naïve – “x”".encode("cp1252"), "naïve – “x”".encode("cp1252"))[0] == "naïve – “x”"
     assert decoded(b"caf\xc3", b"caf\xc3") == ("caf", 4 - 1)
+
+
+@pytest.mark.parametrize("target", ["/etc", "../secret", "sub", "/proc/self/root/etc", "/proc/self/cwd"])
+def test_no_driver_goes_through_a_link(notes: Path, tmp_path: Path, target: str) -> None:
+    (tmp_path / "secret").mkdir()
+    (notes / "way").symlink_to(target)
+    for driver, more in ((ReadFile, {}), (WriteFile, {"text": "x"}), (ListFiles, {})):
+        path = "notes/way" if driver is ListFiles else "notes/way/passwd"
+        why = refused(driver([notes]), path=path, **more)
+        assert "links are not followed" in why or "no folder" in why  # the latter where there is no openat2
+    assert os.listdir(tmp_path / "secret") == os.listdir(notes / "sub") == []
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/root"), reason="there is no /proc")
+def test_magic_links_lead_nowhere() -> None:
+    """Of a folder that has them in it: they lead to the root of the system, past every name."""
+    for path in ("self/root/etc/passwd", "self/cwd/pyproject.toml", "self/task/../root/etc/passwd"):
+        assert "root:" not in refused(ReadFile(["/proc"]), path=path)
+    assert "links are not followed" in refused(ReadFile([f"/proc/{os.getpid()}"]), path="root/etc/passwd")
+    assert "bin" not in refused(ListFiles([f"/proc/{os.getpid()}"]), path="root").split()
+
+
+def test_no_driver_waits_for_a_fifo_or_a_device(notes: Path) -> None:
+    os.mkfifo(notes / "pipe")
+    start = time.monotonic()
+    assert "no plain file" in refused(ReadFile([notes]), path="notes/pipe")
+    assert "no plain file" in refused(WriteFile([notes]), path="notes/pipe", text="x")
+    assert "no plain file" in refused(ReadFile(["/dev"]), path="zero")
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize(
+    "name", ["line\nbreak", "\x1b[31mred", "\udcff\udcfe", " spaced ", '"quoted"', "\u202eabc", "-rf"]
+)
+def test_a_name_that_is_listed_can_be_read_and_written(notes: Path, name: str) -> None:
+    (notes / "odd").mkdir()
+    (notes / "odd" / name).write_text("odd")
+    text = call(ListFiles([notes]), path="notes/odd").text
+    assert text.isprintable(), "a name is one line, and nothing in it is obeyed"
+    line = text.rpartition("  3 bytes")[0]
+    read, write = ReadFile([notes / "odd"]), WriteFile([notes / "odd"])
+    assert call(read, path=line).text == "odd"
+    assert "replaced" in call(write, path=line, text="new").text
+    assert os.listdir(notes / "odd") == [name]
+    assert call(read, path=line).text == "new"
+
+
+def test_a_folder_that_becomes_a_link_meanwhile(notes: Path, tmp_path: Path) -> None:
+    """What is read and listed is never what the link leads to; of writing, `Folder`'s own tests show it."""
+    outside, sub, kept = tmp_path / "outside", notes / "sub", notes / "kept"
+    outside.mkdir()
+    for above, text in ((outside, "secret"), (sub, "inside")):
+        (above / "a.txt").write_text(text)
+    (outside / "secret.txt").touch()
+    done = threading.Event()
+
+    def swap() -> None:
+        while not done.is_set():
+            sub.rename(kept)
+            sub.symlink_to(outside)
+            sub.unlink()
+            kept.rename(sub)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    said = set()
+    try:
+        for _ in range(150):
+            for driver, more in ((ReadFile, {"path": "notes/sub/a.txt"}), (ListFiles, {"path": "notes/sub"})):
+                said.add(run_driver(driver([notes]), more, Context(1, time.monotonic() + 10)).text)
+    finally:
+        done.set()
+        thread.join()
+    assert not any("secret" in one for one in said)
+    assert "inside" in said
+    assert any("links are not followed" in one or "no such file" in one for one in said), "the swap was never seen"
+    assert sorted(os.listdir(outside)) == ["a.txt", "secret.txt"]

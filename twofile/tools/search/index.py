@@ -6,7 +6,7 @@ begin with a dot are left out. Guarantee: each file is one transaction, so that 
 whole files, and the next update goes on from there; several processes may update and search at once. The folder is
 only read; what is kept is one SQLite file, with a folder of tantivy beside it when there are many passages.
 
-Cost: about 1.5 times the text on disk; a look at every file's times for an update that finds nothing new.
+Cost: about twice the text on disk; a look at every file's times for an update that finds nothing new.
 """
 
 from __future__ import annotations

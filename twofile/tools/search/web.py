@@ -42,8 +42,11 @@ class _Engine:
     def __init__(self, client: httpx2.Client, address: str) -> None:
         host = None
         with contextlib.suppress(ValueError):
-            host = urlsplit(address).hostname
-        if not host or not address.lower().startswith(("http://", "https://")):
+            parts = urlsplit(address)
+            port = parts.port  # which raises where it is no number
+            plain = address.isascii() and address.isprintable() and not set(address) & set(" ?#@\\")
+            host = parts.hostname if plain and port != 0 and parts.scheme in ("http", "https") else None
+        if not host:
             raise ToolError(f"{address!r} is no address of a search engine", "https://search.example.org")
         self.client, self.address, self.host = client, address.rstrip("/"), host
 

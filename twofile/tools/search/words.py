@@ -197,8 +197,11 @@ class Tantivy:
         index.reload()
 
     def find(self, query: Query, count: int) -> list[tuple[int, float]]:
-        with self._alone():
-            index, _ = self._opened()
+        try:
+            index = self._reached()
+        except ValueError:
+            with self._alone():
+                index, _ = self._opened()
         index.reload()  # what another process has committed
         said = " ".join((*(f"+{_quoted(one)}" for one in query.phrases), *(_quoted(one) for one in query.words)))
         wanted = index.parse_query(
@@ -215,6 +218,17 @@ class Tantivy:
         with self.folder.with_suffix(".lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield  # and closing lets go
+
+    def _reached(self) -> tantivy.Index:
+        """The index that there is, without a wait for who writes to it. ValueError where there is none of its kind."""
+        import tantivy
+
+        if not (self.folder / "meta.json").exists():
+            raise ValueError("there is no index")
+        if self._index is None:
+            self._index = tantivy.Index(self._schema, str(self.folder))
+            self._index.register_tokenizer("words", self._analyzer)
+        return self._index
 
     def _opened(self) -> tuple[tantivy.Index, int]:
         """The index, and up to which file it is. One that is missing or of another kind is begun anew."""

@@ -7,8 +7,10 @@ one: it is a file that the user chose.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -58,7 +60,7 @@ class Zim:
             return []
         result: list[Found] = []
         with Reader(min(10.0, max(1.0, context.seconds))) as reader:
-            for path in self._paths(" ".join(words)):
+            for path in self._paths(words):
                 if len(result) == count or context.seconds <= 0 or context.cancelled.is_set():
                     break
                 found = self._article(path, words, wanted.phrases, reader)
@@ -66,14 +68,24 @@ class Zim:
                     result.append(found)
         return result
 
-    def _paths(self, words: str) -> list[str]:
-        """Where the articles are that match, the best first."""
+    def _paths(self, words: Sequence[str]) -> list[str]:
+        """Where the articles are that match, the best first: those that have all words; then, since libzim has no "or",
+        those of each word, what has more and rarer ones before."""
+        found, _ = self._matching(" ".join(words))
+        scores: Counter[str] = Counter()
+        for word in words if len(words) > 1 and len(found) < _MOST else ():
+            some, matches = self._matching(word)
+            scores.update(dict.fromkeys(some, math.log(1 + self._archive.all_entry_count / max(1, matches))))
+        return list(dict.fromkeys((*found, *(path for path, _ in scores.most_common()))))[:_MOST]
+
+    def _matching(self, words: str) -> tuple[list[str], int]:
+        """The first articles with all of the words, and how many there are, about."""
         if self._archive.has_fulltext_index:
             library = import_module("libzim.search")
             searched = library.Searcher(self._archive).search(library.Query().set_query(words))
         else:
             searched = import_module("libzim.suggestion").SuggestionSearcher(self._archive).suggest(words)
-        return list(searched.getResults(0, _MOST))
+        return list(searched.getResults(0, _MOST)), int(searched.getEstimatedMatches())
 
     def _article(self, path: str, words: Sequence[str], phrases: Sequence[str], reader: Reader) -> Found | None:
         """The best passage of an article; None where it is none, or has not all of the phrases."""
