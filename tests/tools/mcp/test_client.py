@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.tools.mcp.help import call, gone, left, opened, over_http, script
-from tests.tools.mcp.kind_server import PIXEL
 from twofile.errors import ToolError
 from twofile.kernel.driver import Context, Drivers, run_driver
 from twofile.tools.mcp.client import Servers
 from twofile.tools.mcp.configuration import Configured, Local, Remote
 from twofile.tools.mcp.pins import Pins
+
+pytest.importorskip("mcp", reason="mcp is not installed")
 
 Way = Callable[[], AbstractContextManager[Configured]]
 
@@ -40,6 +41,8 @@ IDS = ["stdio", "http"]
 
 @pytest.mark.parametrize("way", KIND, ids=IDS)
 def test_a_server_of_the_sdk(tmp_path: Path, way: Way) -> None:
+    from tests.tools.mcp.kind_server import PIXEL
+
     with way() as server, opened(tmp_path, server) as servers:
         assert servers.problems == {}
         drivers = Drivers(servers.drivers)

@@ -11,6 +11,8 @@ import pytest
 
 from tests.tools.mcp.help import call, gone, left, opened, script
 
+pytest.importorskip("mcp", reason="mcp is not installed")
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is left is found in /proc")
 
 
@@ -82,6 +84,7 @@ def test_a_list_without_end_is_cut(tmp_path: Path) -> None:
     with opened(tmp_path, server) as servers:
         assert [driver.name for driver in servers.drivers] == ["bad.work"]
         assert any("more than 500 tools" in problem for problem in servers.problems["bad"])
+    assert gone(server)
 
 
 def test_children_are_ended_with_it(tmp_path: Path) -> None:

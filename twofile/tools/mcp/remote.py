@@ -2,7 +2,8 @@
 
 Its answers are bounded as those over pipes are: 16 MiB for one, and for streams that do not end the flow of a `Wire`.
 Nothing compressed is taken, for it can be a thousand times what it seems. A redirect is followed within the server's
-own origin alone, and no proxy of the environment is used.
+own origin alone, and no proxy of the environment is used. A stream that ends is opened again once a second at most,
+whatever the server asks for.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["reached"]
 
 _SECONDS, _SILENCE = 30.0, 300.0  # to connect and write; between two pieces of an answer
+_AGAIN = 1.0  # seconds between two openings of streams
 
 
 @asynccontextmanager
@@ -109,9 +111,13 @@ def _bounded(wire: Wire) -> httpx2.AsyncBaseTransport:
 
     class Bounded(httpx2.AsyncBaseTransport):
         def __init__(self) -> None:
-            self.inner = httpx2.AsyncHTTPTransport()
+            self.inner, self.next = httpx2.AsyncHTTPTransport(), 0.0
 
         async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            if request.method == "GET":
+                now = anyio.current_time()
+                wait, self.next = max(0.0, self.next - now), max(self.next, now) + _AGAIN
+                await anyio.sleep(wait)
             response = await self.inner.handle_async_request(request)
             assert isinstance(response.stream, httpx2.AsyncByteStream)
             coded = response.headers.get("content-encoding", "identity").strip().lower() or "identity"

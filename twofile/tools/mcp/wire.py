@@ -32,7 +32,7 @@ __all__ = ["LARGEST", "Wire", "WireError", "lines"]
 LARGEST = 1 << 24
 """Bytes of a message: a picture of 8 MiB and what is around it."""
 
-_BURST, _RATE, _PIECE = 10_000.0, 1000.0, 1 << 14  # messages, messages a second, bytes that count as one
+_BURST, _RATE, _PIECE = 10_000.0, 1000.0, 1 << 13  # messages, messages a second, bytes that count as one
 _ASKED = 64  # requests of the server that are not answered yet
 _KEPT = 1000  # ids of ours
 _HEEDED = ("notifications/tools/list_changed", "notifications/subscriptions/acknowledged", "notifications/cancelled")
