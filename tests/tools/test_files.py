@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tools.search.samples import docx, pdf
 from twofile.kernel.capability import Grant, Grants, covers, normal
 from twofile.kernel.driver import Context, Driver, Drivers, Outcome, run_driver
 from twofile.kernel.label import Label
@@ -132,6 +133,16 @@ def test_a_long_file_is_read_in_parts(notes: Path, encoding: str) -> None:
         assert int(note.rpartition("offset ")[2].rstrip("]")) > offset
         offset = int(note.rpartition("offset ")[2].rstrip("]"))
     assert whole == text
+
+
+def test_the_text_of_a_pdf_and_of_a_word_file(notes: Path) -> None:
+    (notes / "a.pdf").write_bytes(pdf(["First page", "Second page"], "Report"))
+    (notes / "a.docx").write_bytes(docx([(1, "Head"), (0, "below")]))
+    (notes / "bad.pdf").write_bytes(b"%PDF-1.7")
+    assert call(ReadFile([notes]), path="notes/a.pdf").text == "Report\n[page 1]\nFirst page\n[page 2]\nSecond page"
+    assert call(ReadFile([notes]), path="notes/a.docx").text == "Head\n[Head]\nbelow"
+    assert call(ReadFile([notes], most=6), path="notes/a.pdf", offset=7).text.startswith("[page \n[bytes 7 to 13 of 47")
+    assert "damaged" in refused(ReadFile([notes]), path="notes/bad.pdf")
 
 
 def test_a_file_without_an_end_is_bounded() -> None:

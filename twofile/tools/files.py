@@ -17,7 +17,9 @@ from typing import Any
 from twofile.kernel.driver import Context, Part
 from twofile.kernel.label import Label
 from twofile.tools.search.folder import Folder, Folders, meant, shown
+from twofile.tools.search.readers import kind_of
 from twofile.tools.search.text import decoded
+from twofile.tools.search.worker import Reader
 
 __all__ = ["ListFiles", "ReadFile", "WriteFile"]
 
@@ -65,7 +67,7 @@ class _Files:
 
 
 class ReadFile(_Files):
-    """Reads a text, a part at a time. `most`: bytes that are given at once."""
+    """Reads a text, a part at a time; of a PDF or a Word file the text that is in it. `most`: bytes given at once."""
 
     name = "read_file"
     about = "Reads a text file of the user's folders."
@@ -86,17 +88,35 @@ class ReadFile(_Files):
         if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= offset < 1 << 62:
             raise ValueError("offset is a number of bytes")
         with folder.opened(path) as (handle, found):
-            head = os.pread(handle, _PROBE, 0)
-            data = os.pread(handle, self.most, offset)
+            size = found.st_size
+            if (kind := kind_of(path)) in ("pdf", "docx"):
+                whole = _text(handle, kind, context)
+                size, head, data = len(whole), whole[:_PROBE], whole[offset : offset + self.most]
+            else:
+                head = os.pread(handle, _PROBE, 0)
+                data = os.pread(handle, self.most, offset)
         if offset and not data:
-            raise ValueError(f"{shown(path)} has {found.st_size:,} bytes: there is nothing at {offset:,}")
+            raise ValueError(f"{shown(path)} has {size:,} bytes: there is nothing at {offset:,}")
         if not data:
             return ("[the file is empty]",)
         text, used = decoded(data, head, offset)
         end = offset + used
-        if end < found.st_size and used:
-            text += f"\n[bytes {offset:,} to {end:,} of {found.st_size:,}; go on with offset {end}]"
+        if end < size and used:
+            text += f"\n[bytes {offset:,} to {end:,} of {size:,}; go on with offset {end}]"
         return (text,)
+
+
+def _text(handle: int, kind: str, context: Context) -> bytes:
+    """The text of a PDF or a Word file, with its places in brackets. ValueError where it cannot be read."""
+    with Reader(min(30.0, max(1.0, context.seconds - 1))) as reader:
+        document = reader.read(handle, kind)
+    lines = [document.title] if document.title else []
+    place = ""
+    for one in document.passages:
+        lines += [f"[{one.place}]"] if one.place != place else []
+        lines.append(one.text)
+        place = one.place
+    return "\n".join([*lines, *([f"[{document.note}]"] if document.note else [])]).encode()
 
 
 class WriteFile(_Files):

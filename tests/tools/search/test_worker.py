@@ -122,3 +122,21 @@ def test_an_empty_and_a_large_file(reader: Reader, tmp_path: Path) -> None:
         with pytest.raises(UnreadableError, match=words):
             read(reader, tmp_path / name, "text")
     assert reader._process is None, "nothing had to be started for that"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {}, {"title": 1, "note": "", "passages": []}, {"title": "", "note": "", "passages": [["a"]]},
+        {"title": "", "note": "", "passages": 3}, {"title": "", "note": "", "passages": [["x" * 100_000, ""]]},
+        {"title": "\ud800", "note": "", "passages": []}, {"title": "", "note": "", "passages": [[1, 2]]},
+    ],
+)  # fmt: skip
+def test_a_process_that_says_anything(
+    reader: Reader, note: Path, table: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "_ask", lambda handle, head: table)
+        with pytest.raises(UnreadableError, match="crashed"):
+            read(reader, note, "text")
+    assert started(reader, note)

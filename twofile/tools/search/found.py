@@ -9,11 +9,11 @@ from typing import Protocol
 
 from twofile.kernel.driver import Context
 from twofile.kernel.label import Label
-from twofile.tools.search.text import one_line
+from twofile.tools.search.text import SCRIPT, one_line
 
 __all__ = ["Found", "Source", "excerpt"]
 
-_WORD = re.compile(r"\w+")
+_SCRIPT = re.compile(f"[{SCRIPT}]")
 _SHOWN = 400  # characters of an excerpt
 
 
@@ -53,12 +53,9 @@ def excerpt(text: str, words: Sequence[str], most: int = _SHOWN) -> str:
     if len(text) <= most:
         return one_line(text, most)
     stems = {word.lower()[: max(4, len(word) - 3)] for word in words if word}
-    places = [
-        (found.start(), stem)
-        for found in _WORD.finditer(text.lower())
-        for stem in stems
-        if found[0].startswith(stem) or (not stem.isascii() and stem in found[0])
-    ]
+    starts = [(r"" if _SCRIPT.match(stem) else r"\b") + re.escape(stem) for stem in sorted(stems)]
+    pattern = re.compile("|".join(starts) or r"(?!)", re.IGNORECASE)
+    places = [(found.start(), found[0].lower()) for found in pattern.finditer(text)]
     best, start = 0, 0
     for at, _ in places:
         first = max(0, at - most // 4)

@@ -4,7 +4,8 @@
 reason what cannot be read; a file that was renamed is one gone and one new. Links are not followed, files whose names
 begin with a dot are left out. Guarantee: each file is one transaction, so that a kill at any moment leaves an index of
 whole files, and the next update goes on from there; several processes may update and search at once. The folder is
-only read; what is kept is one SQLite file, with a folder of tantivy beside it when there are many passages.
+only read; what is kept is one SQLite file that nobody but the user reads, with a folder of tantivy beside it when there
+are many passages.
 
 Cost: about twice the text on disk; a look at every file's times for an update that finds nothing new.
 """
@@ -80,7 +81,12 @@ class Index:
     def __init__(self, folder: Path | str, path: Path, words: Kept = "auto", large: int = 200_000) -> None:
         self.folder, self.path, self.kept, self.large = Folder(folder), path, words, large
         self.name = os.path.basename(self.folder.path) or "root"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # to open one that is in use would let go of its locks
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise ToolError(f"the index {path} cannot be opened ({error.strerror})") from error
         try:
             self.database = Database(sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False))
         except sqlite3.Error as error:

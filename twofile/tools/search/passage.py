@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from twofile.tools.search.text import SCRIPT
 
-__all__ = ["Block", "Document", "Passage", "passages"]
+__all__ = ["LONGEST", "Block", "Document", "Passage", "passages"]
 
 WORDS = 150
 """Of a passage, about."""

@@ -76,7 +76,7 @@ def read(data: bytes, kind: str, seconds: float = 30.0) -> Document:
     except MemoryError:
         raise UnreadableError("takes more memory than it may") from None
     except Exception as error:  # of a parser, which may raise anything
-        raise UnreadableError(f"damaged ({type(error).__name__})") from error
+        raise UnreadableError("damaged") from error
     if not found:
         raise UnreadableError("no text in it")
     return Document(one_line(source.title), found, source.note)

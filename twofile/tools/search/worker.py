@@ -21,8 +21,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from twofile.tools.search.passage import Document, Passage
+from twofile.tools.search.passage import LONGEST, Document, Passage
 from twofile.tools.search.readers import LARGEST, UnreadableError, read
+from twofile.tools.search.text import one_line
 
 __all__ = ["Reader", "main"]
 
@@ -64,8 +65,12 @@ class Reader:
             self.close()
             raise
         if "problem" in table:
-            raise UnreadableError(str(table["problem"]), bool(table["lasting"]))
-        return Document(table["title"], tuple(Passage(text, place) for text, place in table["passages"]), table["note"])
+            raise UnreadableError(one_line(str(table["problem"]), 100), table.get("lasting") is not False)
+        try:
+            return _document(table)
+        except (KeyError, TypeError, ValueError):  # a process that was taken over may say anything
+            self.close()
+            raise UnreadableError("its reader crashed") from None
 
     def close(self) -> None:
         """End the process."""
@@ -124,6 +129,21 @@ class Reader:
         finally:
             theirs.close()
         self._socket = ours
+
+
+def _document(table: dict[str, Any]) -> Document:
+    """What the process says, as it says it when all is well. KeyError, TypeError or ValueError for anything else."""
+    found = tuple(
+        Passage(_sound(text, 4 * LONGEST), one_line(_sound(place, 1000))) for text, place in table["passages"]
+    )
+    return Document(one_line(_sound(table["title"], 1000)), found, one_line(_sound(table["note"], 1000)))
+
+
+def _sound(text: Any, most: int) -> str:
+    if not isinstance(text, str) or len(text) > most:
+        raise ValueError("that is no text, or too long")
+    text.encode()
+    return text
 
 
 def main() -> None:
