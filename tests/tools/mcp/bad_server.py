@@ -71,6 +71,13 @@ def work(number: int) -> None:
         case "endless lines":
             while True:
                 say(b"yes\n" * 1000)
+        case "many values":
+            wrong = b",".join([b"3"] * 500_000)  # each is wrong in five ways, and a record is kept of each
+            say(b'{"jsonrpc": "2.0", "id": %d, "result": {"content": [%s]}}\n' % (number, wrong))
+        case "long id":
+            say({"id": "1" * 6000, "result": text("hello")})
+        case "much that is structured":
+            say({"id": number, "result": {"content": [], "structuredContent": {"a": [1] * 100_000}}})
         case "no result":
             say({"id": number, "result": {"content": "hello"}})
         case "prints and hangs":
@@ -122,6 +129,8 @@ def main() -> None:
             say({"id": number, "result": {"tools": listed(), "nextCursor": "again"}})
         elif method == "tools/list" and HOW == "no list":
             say({"id": number, "result": {"tools": [{"name": 3}]}})
+        elif method == "tools/list" and HOW == "many wrong tools":
+            say({"id": number, "result": {"tools": [3] * 1_000_000}})
         elif method == "tools/list":
             say({"id": number, "result": {"tools": listed()}})
         elif method == "tools/call" and HOW == "slow pattern":

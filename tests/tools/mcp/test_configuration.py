@@ -56,6 +56,8 @@ def test_toml(tmp_path: Path) -> None:
         ({"command": "a", "env": {"A=B": "c"}}, "mcpServers.one.env.A=B"),
         ({"command": "a", "env": {"A": "${NO_SUCH_VARIABLE}"}}, "mcpServers.one.env.A"),
         ({"command": "a", "cwd": "/no/such/folder"}, "mcpServers.one.cwd"),
+        ({"command": "a", "cwd": "~nobody-of-this-name/a"}, "mcpServers.one.cwd"),
+        ({"command": "a", "disabled": "true"}, "mcpServers.one.disabled"),
         ({"command": "a", "type": "http"}, "mcpServers.one.type"),
         ({"url": "http://a", "type": "sse"}, "mcpServers.one.type"),
         ({"url": "file:///etc/passwd"}, "mcpServers.one.url"),

@@ -32,6 +32,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is left is
         ("endless", "sent a message of more than 16 MiB", 10),
         ("endless lines", "floods: it sent more than can be meant (it printed: yes)", 5),
         ("no result", "gave a result that is none", 5),
+        ("many values", "sent a message of more than 30,000 values", 5),
+        ("long id", "answered a request that was never made", 5),
         ("prints and hangs", "gave no answer within 0.9 s (it printed: panic: out of cheese)", 1),
         ("closes", "closed its output", 5),
     ],
@@ -58,6 +60,7 @@ def test_a_call_is_an_error_that_says_so(tmp_path: Path, how: str, says: str, se
         ("silent", "the server bad said nothing of use for 1 s"),
         ("version", "Unsupported protocol version from the server: 1999-01-01"),
         ("lies", "the server bad gave no list of its tools: I have no tools"),
+        ("many wrong tools", "the server bad sent a message of more than 30,000 values"),
         ("no list", "the server bad gave a list of tools that is none: tools.0"),
     ],
 )
@@ -77,6 +80,11 @@ def test_what_does_no_harm(tmp_path: Path, how: str) -> None:
         assert (outcome.error, outcome.text) == (False, "quiet" if how == "loud" else "well")
         assert len(servers.log("bad")) <= 1 << 16
     assert gone(server)
+
+
+def test_much_that_is_structured(tmp_path: Path) -> None:
+    with opened(tmp_path, script("bad_server.py", "much that is structured")) as servers:
+        assert len(call(servers, "bad.work").text) > 200_000
 
 
 def test_a_list_without_end_is_cut(tmp_path: Path) -> None:

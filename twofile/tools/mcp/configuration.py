@@ -94,6 +94,8 @@ def _server(path: Path, name: str, table: Any) -> Configured:
         wrong("", "has a name that cannot be used", "at most 32 letters, digits, _ and -, a letter first")
     if not isinstance(table, dict):
         wrong("", "must be an object")
+    if not isinstance(table.get("disabled", False), bool):
+        wrong("disabled", "must be true or false")
     if ("command" in table) == ("url" in table):
         wrong("", "must have a command, or a url, and not both")
     kind = table.get("type", table.get("transport"))
@@ -121,14 +123,14 @@ def _server(path: Path, name: str, table: Any) -> Configured:
         wrong("command", "must be the name or path of a program")
     if not isinstance(arguments, list) or not all(isinstance(one, str) and "\0" not in one for one in arguments):
         wrong("args", "must be a list of texts")
-    if folder is not None and not (isinstance(folder, str) and Path(folder).expanduser().is_dir()):
+    if folder is not None and not (isinstance(folder, str) and Path(os.path.expanduser(folder)).is_dir()):
         wrong("cwd", f"must be a folder, and {folder!r} is none")
     environment = strings("env")
     for key, value in environment.items():
         if not key or "=" in key or "\0" in key + value:
             wrong(f"env.{key}", "is no variable of an environment")
     return Local(
-        name, table["command"], tuple(arguments), environment, folder and str(Path(folder).expanduser()), ignored
+        name, table["command"], tuple(arguments), environment, folder and os.path.expanduser(folder), ignored
     )
 
 

@@ -2,9 +2,11 @@
 
 Every message of a server passes through a `Wire` before anything else sees it. A message that is no JSON-RPC, that
 answers what was never asked, that is larger than 16 MiB, or one more than the flow of some ten thousand and then a
-thousand a second, ends the connection, and `wrong` says why. Lines of output that never were meant as messages are let
-pass, for many programs print some. Of what a server says unasked only what is of use is handed on. Schemas of results
-are taken out, for to check a result by a server's own patterns can take for ever.
+thousand a second, ends the connection, and `wrong` says why. So does one of more than thirty thousand values, for what
+checks them keeps a record of each that is wrong, and a megabyte of wrong ones would stop this program for seconds.
+Lines of output that never were meant as messages are let pass, for many programs print some. Of what a server says
+unasked only what is of use is handed on. Schemas of results are taken out, for to check a result by a server's own
+patterns can take for ever.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ LARGEST = 1 << 24
 """Bytes of a message: a picture of 8 MiB and what is around it."""
 
 _BURST, _RATE, _PIECE = 10_000.0, 1000.0, 1 << 13  # messages, messages a second, bytes that count as one
+_VALUES = 30_000  # of a message, but for what is structured in a result, which nobody checks
 _ASKED = 64  # requests of the server that are not answered yet
 _KEPT = 1000  # ids of ours
 _HEEDED = ("notifications/tools/list_changed", "notifications/subscriptions/acknowledged", "notifications/cancelled")
@@ -112,9 +115,13 @@ class Wire:
 
         if isinstance(message, JSONRPCNotification):
             self.spend(1)
-            return message if message.method in _HEEDED else None
+            if message.method not in _HEEDED:
+                return None
+            _few(message.params)
+            return message
         if isinstance(message, JSONRPCRequest):
             self.spend(1)
+            _few(message.params)
             self._asked.add(_key(message.id))
             if len(self._asked) > _ASKED:
                 raise WireError("asks more and more, and reads no answers")
@@ -124,7 +131,11 @@ class Wire:
             raise WireError(f"could not read what it was sent{said}")
         if _key(message.id) not in self._sent:
             raise WireError(f"answered a request that was never made (id {shown(repr(message.id), 40)})")
-        if not isinstance(message, JSONRPCError) and self._sent[_key(message.id)] == "tools/list":
+        if isinstance(message, JSONRPCError):
+            _few(message.error.data)
+            return message
+        _few({key: value for key, value in message.result.items() if key != "structuredContent"})
+        if self._sent[_key(message.id)] == "tools/list":
             tools = message.result.get("tools")
             for tool in tools if isinstance(tools, list) else ():
                 if isinstance(tool, dict):
@@ -148,6 +159,19 @@ async def lines(reader: StreamReader) -> AsyncIterator[bytes]:
         yield bytes(rest)
 
 
+def _few(value: Any) -> None:
+    """WireError for a value that is made of too many."""
+    count, left = 0, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict | list):
+            count += len(one)
+            if count > _VALUES:
+                raise WireError(f"sent a message of more than {_VALUES:,} values")
+            left.extend(one.values() if isinstance(one, dict) else one)
+
+
 def _key(identity: Any) -> Any:
     """An id as it is compared: 1 and "1" are the same, as some servers have it."""
-    return int(identity) if isinstance(identity, str) and identity.isascii() and identity.isdigit() else identity
+    plain = isinstance(identity, str) and len(identity) < 19 and identity.isascii() and identity.isdigit()
+    return int(identity) if plain else identity
