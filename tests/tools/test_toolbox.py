@@ -27,6 +27,8 @@ def test_nothing_is_configured(tmp_path: Path) -> None:
             with pytest.raises(ToolError) as raised:
                 box.driver(name)
             assert "--grant" in raised.value.hint
+        with pytest.raises(ToolError, match="no engine of the web"):
+            box.driver("web_search")
         with pytest.raises(ToolError, match="no tool 'telephone'"):
             box.driver("telephone")
 
@@ -43,7 +45,7 @@ def test_what_is_granted_is_what_tools_have(tmp_path: Path) -> None:
     found = Config.read(path)
     assert (found.folders, found.writable) == ((notes.resolve(), other.resolve()), (other.resolve(),))
     with Toolbox(found) as box:
-        drivers = Drivers(box.drivers(BUILT_IN))
+        drivers = Drivers(box.drivers(name for name in BUILT_IN if name != "web_search"))
         assert list(drivers["search"].needs({"query": "x"})) == [f"fs:read:{notes}", f"fs:read:{other}"]
         assert list(drivers["read_file"].needs({"path": str(notes / "a.txt")})) == [f"fs:read:{notes / 'a.txt'}"]
         with pytest.raises(ValueError, match="granted"):
@@ -56,6 +58,15 @@ def test_what_is_granted_is_what_tools_have(tmp_path: Path) -> None:
         Config.read(path).forget(other)
     with pytest.raises(ToolError, match="no folder"):
         Config.read(path).grant(notes / "a.txt", write=False)
+
+
+def test_the_web_is_asked_apart(tmp_path: Path) -> None:
+    """A question about the user's own files is not sent to an engine."""
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    with Toolbox(config(tmp_path, folders=[str(folder)], searxng="https://search.example.org")) as box:
+        assert list(box.driver("search").needs({"query": "x"})) == [f"fs:read:{folder}"]
+        assert list(box.driver("web_search").needs({"query": "x"})) == ["net:search.example.org"]
 
 
 @pytest.mark.parametrize(

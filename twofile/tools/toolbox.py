@@ -177,9 +177,9 @@ def _python(box: Toolbox) -> Driver:
 
 
 def _search(box: Toolbox) -> Driver:
+    """What is here: folders and archives. What is asked of them leaves nothing."""
     from twofile.tools.search.index import Index
     from twofile.tools.search.search import Local, Search
-    from twofile.tools.search.web import Brave, SearXNG
     from twofile.tools.search.zim import Zim
 
     config = box.config
@@ -190,13 +190,25 @@ def _search(box: Toolbox) -> Driver:
         box._stack.callback(index.close)
         sources.append(Local(index))
     sources += map(Zim, config.zim)
+    if not sources:
+        raise ToolError("there is nothing to search", "twofile tools --grant FOLDER")
+    return Search(sources)
+
+
+def _web_search(box: Toolbox) -> Driver:
+    """The web, apart: a question to it leaves the machine."""
+    from twofile.tools.search.search import Search
+    from twofile.tools.search.web import Brave, SearXNG
+
+    config = box.config
+    sources: list[Any] = []
     if config.searxng:
         sources.append(SearXNG(box._client(), config.searxng))
     if config.brave:
         sources.append(Brave(box._client(), config.brave))
     if not sources:
-        raise ToolError("there is nothing to search", "twofile tools --grant FOLDER")
-    return Search(sources)
+        raise ToolError("no engine of the web is configured", f"searxng or brave in {config.path}")
+    return Search(sources, "web_search", "Looks something up on the web.")
 
 
 def _browser(box: Toolbox) -> Driver:
@@ -238,7 +250,8 @@ def _clock(box: Toolbox) -> Driver:
 
 
 BUILT_IN: dict[str, Callable[[Toolbox], Driver]] = {
-    "calculator": _calculator, "python": _python, "search": _search, "browser": _browser,
+    "calculator": _calculator, "python": _python, "search": _search, "web_search": _web_search,
+    "browser": _browser,
     "read_file": _files("ReadFile"), "write_file": _files("WriteFile"), "list_files": _files("ListFiles"),
     "plot": _plot, "image": _image, "clock": _clock,
 }  # fmt: skip

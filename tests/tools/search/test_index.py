@@ -322,7 +322,7 @@ from pathlib import Path
 from twofile.tools.search.index import Index
 index = Index(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
 print("ready", flush=True)
-print(index.update().files, flush=True)
+print(index.update(stop=lambda: print("next", flush=True)).files, flush=True)
 """
 
 
@@ -350,7 +350,9 @@ def test_killed_at_any_moment(folder: Path, make: Make, tmp_path: Path, words: K
         assert process.stdout is not None
         with process.stdout:
             assert process.stdout.readline() == "ready\n"
-            time.sleep(draw.uniform(0, 0.25))
+            for _ in range(draw.choice([0, 20, 60, 120, 200, 250])):  # files; after 250, words are made up for
+                assert process.stdout.readline() == "next\n"
+            time.sleep(draw.uniform(0, 0.05))
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         index = make()
