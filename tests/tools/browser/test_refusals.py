@@ -6,9 +6,6 @@ import contextlib
 import gzip
 import http.server
 import resource
-import shutil
-import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -172,51 +169,3 @@ def test_an_endless_page_is_bounded() -> None:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 120_000  # kB
     finally:
         endless.close()
-
-
-ESCAPES = """<!doctype html><title>Escapes</title><h1>A page that looks around</h1>
-<p>This text is what a person reads, and it is long enough to be found as the content of the page.</p>
-<iframe src="http://127.0.0.1:{port}/iframe"></iframe><img src="http://localhost:{port}/img">
-<link rel="stylesheet" href="http://[::1]:{port}/css"><script src="http://2130706433:{port}/js"></script>
-<p id="said">nothing yet</p><script>
-const said = [];
-const tell = (what) => {{ said.push(what); document.getElementById('said').textContent = said.join(' '); }};
-fetch('http://127.0.0.1:{port}/fetch').then(() => tell('fetched'), () => tell('nofetch'));
-try {{ const s = new WebSocket('ws://127.0.0.1:{port}/socket'); s.onopen = () => tell('opened'); s.onerror = () => tell('nosocket'); }}
-catch (e) {{ tell('nosocket'); }}
-try {{
-  const p = new RTCPeerConnection({{iceServers: [{{urls: 'stun:127.0.0.1:{udp}'}}]}});
-  p.createDataChannel('x'); p.createOffer().then((o) => p.setLocalDescription(o));
-}} catch (e) {{ tell('nortc'); }}
-setTimeout(() => tell('rendered'), 300);
-</script>"""
-
-
-@pytest.mark.skipif(
-    not (shutil.which("bwrap") and any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))),
-    reason="bubblewrap and Chromium are not both installed",
-)
-def test_a_page_in_chromium_reaches_nothing_either(secret: Listener) -> None:
-    pytest.importorskip("playwright", reason="playwright is not installed")
-    with socket.socket(type=socket.SOCK_DGRAM) as stun:
-        stun.bind(("127.0.0.1", 0))
-        stun.settimeout(0.5)
-        html = ESCAPES.format(port=secret.port, udp=stun.getsockname()[1]).encode()
-        page = Listener(lambda path: (200, {"Content-Type": "text/html"}, html))
-        try:
-            reach = Reach(frozenset({("127.0.0.1", page.port)}))
-            found = read(reach, f"http://127.0.0.1:{page.port}/", render=True, screenshot=True)
-            assert not found.error, found.text
-            assert "what a person reads" in found.text
-            assert "rendered" in found.text
-            assert "nofetch" in found.text
-            assert "nosocket" in found.text
-            assert "requests of the page were refused: " in found.text
-            (picture,) = found.images
-            width, height = struct.unpack(">II", picture["data"][16:24])
-            assert (width, height) == (1280, 1024)
-            assert secret.seen == []
-            with pytest.raises(TimeoutError):
-                stun.recv(100)
-        finally:
-            page.close()

@@ -18,13 +18,13 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 class Door:
     """A TCP listener, or a UDP one, that counts who comes."""
 
-    def __init__(self, address: str = "127.0.0.1", udp: bool = False) -> None:
+    def __init__(self, address: str = "127.0.0.1", udp: bool = False, port: int = 0) -> None:
         self.seen = 0
         self._udp = udp
         kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
         self._socket = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
-        self._socket.bind((address, 0))
-        self._socket.settimeout(0.1)
+        self._socket.bind((address, port))
+        self._socket.settimeout(0.02)
         self.port = int(self._socket.getsockname()[1])
         if not udp:
             self._socket.listen(64)
@@ -97,7 +97,7 @@ class Site:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
     async def connect(self, address: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

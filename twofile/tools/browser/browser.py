@@ -146,7 +146,7 @@ class Browser:
                 f"{words!r} is in part {', '.join(map(str, where[:20]))}" if where else f"{words!r} is not found"
             )
         if view.hidden:
-            notes.append(f"{view.hidden} passages that a person does not see are marked [hidden: ...]")
+            notes.append(f"passages that a person does not see, marked [hidden: ...]: {view.hidden}")
         if view.cut:
             notes.append("the text is longer than is kept")
         part = parts[number - 1]

@@ -61,8 +61,8 @@ _POLICY = {
     "VideoCaptureAllowed": False, "AudioCaptureAllowed": False, "BackgroundModeEnabled": False,
 }  # fmt: skip
 
-# Marks what is not seen, as the renderer knows it, and gives the page as it is now. Runs in a world of its own, whose
-# functions the page cannot replace.
+# Marks what is not seen, as the renderer knows it, and gives where the page is and how. Runs in a world of its own,
+# whose functions the page cannot replace.
 _SNAPSHOT = """
 (() => {
   const solid = (colour) => { const p = colour.match(/[\\d.]+/g) || []; return p.length < 4 || +p[3] > 0.05; };
@@ -100,7 +100,7 @@ _SNAPSHOT = """
   };
   if (document.body) walk(document.body);
   const kind = document.doctype ? '<!doctype html>' : '';
-  return (kind + document.documentElement.outerHTML).slice(0, LARGEST);
+  return [location.href, (kind + document.documentElement.outerHTML).slice(0, LARGEST)];
 })()
 """.replace("MARK", MARK).replace("LARGEST", str(_LARGEST))
 
@@ -163,19 +163,22 @@ def _visit(browser: Any, url: str, proxy: Proxy, deadline: float, picture: bool)
     answer = page.goto(url, wait_until="domcontentloaded", timeout=_left(deadline, 30_000))
     with suppress(Exception):  # what loads for ever is read as it is
         page.wait_for_load_state("networkidle", timeout=_left(deadline, 4_000))
-    where = page.url
-    at = place(where)  # Refused for a page that went elsewhere than to the web
-    for one in proxy.refusals:
-        if (one.host, one.port) == (at.host, at.port):  # what is shown is the proxy's own answer
-            raise Refused(one.why)
     session = context.new_cdp_session(page)
     frame = session.send("Page.getFrameTree")["frameTree"]["frame"]["id"]
     world = session.send("Page.createIsolatedWorld", {"frameId": frame, "worldName": "reader"})["executionContextId"]
     asked = {"expression": _SNAPSHOT, "contextId": world, "returnByValue": True, "timeout": _left(deadline, 8_000)}
     found = session.send("Runtime.evaluate", asked)
-    html = found.get("result", {}).get("value")
-    if not isinstance(html, str):
+    shown = found.get("result", {}).get("value")
+    if not isinstance(shown, list):
         raise ValueError(f"{url} cannot be read after it was rendered")
+    where, html = str(shown[0]), str(shown[1])  # of one moment: a page may be on its way
+    try:
+        at = place(where)
+    except Refused:
+        raise Refused(f"{url} leads elsewhere than to the web ({where[:60]})") from None
+    for one in proxy.refusals:
+        if (one.host, one.port) == (at.host, at.port):  # what is shown is the proxy's own answer
+            raise Refused(one.why)
     seen = page.screenshot(type="png", timeout=_left(deadline, 8_000), animations="disabled") if picture else b""
     return Rendered(where, html, answer.status if answer else 0, seen, len(html) >= _LARGEST)
 

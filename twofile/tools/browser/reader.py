@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from twofile.tools.browser.hidden import spelled
 from twofile.tools.browser.reading import Reading
 
 __all__ = ["understood"]
@@ -53,7 +54,7 @@ def _read(body: bytes, mime: str, charset: str, url: str) -> Reading:
     text = reading.decoded(body, charset)
     if "html" in mime or (mime in ("text/xml", "application/xml") and "<html" in text[:2000].lower()):
         return reading.read(text, url)
-    return Reading("", "", text[: reading.LONGEST], cut=len(text) > reading.LONGEST)
+    return Reading("", "", spelled(text[: reading.LONGEST]), cut=len(text) > reading.LONGEST)
 
 
 def _pdf(body: bytes) -> Reading:
@@ -71,14 +72,14 @@ def _pdf(body: bytes) -> Reading:
     for number, page in enumerate(document.pages, 1):
         if number > _PAGES or size > LONGEST:
             return Reading(_pdf_title(document), "", "\n\n".join(said)[:LONGEST], cut=True)
-        said.append(f"[page {number}]\n{page.extract_text()}")
+        said.append(f"[page {number}]\n{spelled(page.extract_text())}".rstrip())
         size += len(said[-1])
     return Reading(_pdf_title(document), "", "\n\n".join(said)[:LONGEST], cut=size > LONGEST)
 
 
 def _pdf_title(document: object) -> str:
     found = getattr(getattr(document, "metadata", None), "title", None)
-    return str(found or "")[:300]
+    return " ".join(spelled(str(found or "")).split())[:300]
 
 
 def main() -> None:
