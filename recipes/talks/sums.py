@@ -38,7 +38,7 @@ FORMS = (
     ("{a} squared", "{a} * {a}"), ("twice {a}", "2 * {a}"), ("half of {a}", "{a} / 2"), ("{a} doubled", "2 * {a}"),
 )  # fmt: skip
 
-# a story, its expression, how the answer is said; of [one|another] one is drawn
+# what stories end with, and how their answers are said: of [one|another] one is drawn
 HOW_MANY = "[How many {t} does {n} have now?|How many {t} does {n} have then?|How many {t} has {n} in all?|How many {t} is that?|How many are there now?|What is the number of {t} now?|How many {t} are there altogether?|How many does {n} have in total?|Count the {t} of {n}.]"
 LEFT = "[How many {t} are left?|How many are left?|How many {t} does {n} have left?|How many {t} remain?|How many does {n} have now?|How many {t} does {n} keep?|What is left?|How many {t} has {n} then?|How many {t} are still there?|How many {t} does {n} have in the end?]"
 IN_ALL = "[How many {t} are there?|How many {t} are there altogether?|How many {t} is that?|What is the number of {t}?|How many {t} are that in total?|How many {t} do they make?|How many {t} do we count?]"
@@ -49,6 +49,7 @@ MORE = "[{n} has {r} {t} now.|{n} has {r} {t}.|There are {r} {t}.|That is {r} {t
 LESS = "[{r} {t} are left.|{n} has {r} {t} left.|There are {r} {t} left.|{r} {t} remain.]"
 DOLLARS = "[That is {r} dollars.|It is {r} dollars.|{n} pays {r} dollars.|That makes {r} dollars.]"
 BOUGHT = "[bread|cheese|a ball|a book|a lamp|a cake|milk|a kite|shoes|a drum|a cup|a chair|a bag|a toy|jam|a clock]"
+# a story, its expression, how the answer is said
 STORIES = (
     ("{n} [has|had|keeps|holds|carries] {a} {t}[ and| and then|. Then {n}|, and later {n}] [gets|buys|finds|makes|picks up|is given|wins|borrows] {b} more. " + HOW_MANY, "{a} + {b}", MORE),
     ("{n} [has|had] {a} {t}[ and {m}|. {m}|, and {m}] [gives|gave|brings|sends|hands] [{n}|{n} another|{n} some more:] {b}. " + HOW_MANY, "{a} + {b}", MORE),

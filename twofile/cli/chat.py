@@ -19,6 +19,7 @@ from twofile.cli.console import lines, note, stream
 from twofile.cli.options import draft_option, engine_options, find, open_draft, open_engine, sampling_options
 from twofile.cli.processes import kernel_of, log_option, log_path, opening, window_option
 from twofile.cli.run import speed
+from twofile.cli.tools import names_of
 from twofile.errors import ContextError, KernelError, TwofileError
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ def chat_command(
                 return _converse(Text(engine, sampling, tokens, guesser))
         if draft is not None:
             raise click.UsageError("--draft is for base models, and for twofile run")
-        wanted = [tool.strip() for tool in (tools or "").split(",") if tool.strip()]
+        wanted = names_of(tools or "")
         with kernel_of(path, lambda *_: engine, tools=wanted) as kernel:
             frame["adapter"] = str(how["adapter"].resolve()) if how["adapter"] else ""
             talk = Talk(kernel, kernel.spawn(model, system or "", wanted, allow, **frame), sampling)

@@ -68,23 +68,15 @@ def kernel_of(
     """The kernel, with the tools that a new process is to have, or those that process `pid` has."""
     from twofile.cli.tools import config_of
     from twofile.kernel.kernel import RECALL, Kernel
-    from twofile.kernel.log import Log
     from twofile.tools.toolbox import Toolbox
 
-    where = log_path(path)
-    if pid is not None:
-        log = Log(where)
-        try:
-            first = next((event for event in log.events(pid) if event.kind == "begin"), None)
-        finally:
-            log.close()
-        tools = first.body.get("tools", ()) if first is not None else ()
-    with Toolbox(config_of()) as box:
-        drivers = box.drivers(name for name in tools if name != RECALL)
-        with Kernel(where, drivers, opener) as kernel:
-            if kernel.log.only_read:
-                note(f"{kernel.log.path}: {kernel.log.only_read}")
-            yield kernel
+    with Toolbox(config_of()) as box, Kernel(log_path(path), opener=opener) as kernel:
+        if kernel.log.only_read:
+            note(f"{kernel.log.path}: {kernel.log.only_read}")
+        wanted = tools if pid is None else kernel.beginning(pid).get("tools", ())
+        for driver in box.drivers(name for name in wanted if name != RECALL):
+            kernel.drivers.add(driver)
+        yield kernel
 
 
 @click.command("ps")

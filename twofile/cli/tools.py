@@ -24,6 +24,11 @@ def config_of() -> Config:
     return Config.read(models_folder().parent / "tools.json")
 
 
+def names_of(tools: str) -> list[str]:
+    """The names of a list with commas."""
+    return [name.strip() for name in tools.split(",") if name.strip()]
+
+
 @click.command("tools")
 @click.option("--grant", type=click.Path(path_type=Path), metavar="FOLDER", help="A folder that tools may read.")
 @click.option("--write", is_flag=True, help="With --grant: and write to.")
@@ -127,7 +132,7 @@ def mcp_command(names: Sequence[str], tools: str, allow: Sequence[str], port: in
 
     patterns = [normal(one) for one in allow]
     with Toolbox(config_of()) as box, ExitStack() as stack:
-        drivers = box.drivers(name.strip() for name in tools.split(",") if name.strip())
+        drivers = box.drivers(names_of(tools))
         if names:
             engines = {name: stack.enter_context(open_engine(str(find(name)), how)) for name in names}
             drivers.append(Generate(names, lambda name, messages: _says(engines[name], messages)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -113,13 +113,17 @@ class Kernel:
     ) -> Process:
         """A process that is in the log, with the budget and the window that it began with where none are given.
         KernelError where there is none."""
-        first = next((event for event in self.log.events(pid) if event.kind == "begin"), None)
-        if first is None:
-            raise KernelError(f"process {pid} has no beginning", "twofile ps")
-        body = first.body
+        body = self.beginning(pid)
         image = self.image(str(body["model"]), str(body.get("adapter", "")))
         budget, window = budget or Budget(**body.get("budget", {})), window or body.get("window")
         return Process(pid, self.log, image, self.drivers, self.grants, budget, paging, window, background)
+
+    def beginning(self, pid: int) -> Mapping[str, Any]:
+        """What a process that is in the log began with. KernelError where there is none."""
+        first = next((event for event in self.log.events(pid) if event.kind == "begin"), None)
+        if first is None:
+            raise KernelError(f"process {pid} has no beginning", "twofile ps")
+        return first.body
 
     def fork(self, process: Process, upto: int | None = None, **how: Any) -> Process:
         """A branch of a process: its own from here on, with all that was before; the cache of keys and values is

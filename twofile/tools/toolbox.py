@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import httpx2
@@ -63,19 +62,19 @@ class Config:
         real = folder.expanduser().resolve()
         if not real.is_dir():
             raise ToolError(f"{folder} is no folder")
-        self._change(lambda name, paths: paths if str(real) in paths else [*paths, str(real)], write)
+        self._change(lambda paths: paths if str(real) in paths else [*paths, str(real)], write)
 
     def forget(self, folder: Path) -> None:
         """Take a folder out of the file. ToolError where it is not in it."""
         real = folder.expanduser().resolve()
         if real not in (*self.folders, *self.writable):
             raise ToolError(f"{folder} is not granted", "twofile tools lists what is")
-        self._change(lambda name, paths: [one for one in paths if Path(one).expanduser().resolve() != real], True)
+        self._change(lambda paths: [one for one in paths if Path(one).expanduser().resolve() != real], True)
 
-    def _change(self, how: Callable[[str, list[str]], list[str]], writable: bool) -> None:
+    def _change(self, how: Callable[[list[str]], list[str]], writable: bool) -> None:
         table: dict[str, Any] = read_json(self.path, ToolError, _HINT) if self.path.exists() else {}
         for name in ("folders", "writable") if writable else ("folders",):
-            table[name] = how(name, list(table.get(name, [])))
+            table[name] = how(list(table.get(name, [])))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, table)
 
@@ -106,9 +105,7 @@ class Toolbox:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ from twofile.errors import ToolError
 from twofile.tools.browser.addresses import Refused, place
 from twofile.tools.browser.hidden import MARK
 from twofile.tools.browser.proxy import Proxy, Refusal
+from twofile.tools.sandbox.tiers import system
 
 __all__ = ["Rendered", "about_pages", "programs", "render"]
 
@@ -195,22 +196,11 @@ def programs() -> tuple[str, str]:
     if chromium is None or bwrap is None:
         missing = " and ".join(n for n, at in (("bubblewrap", bwrap), ("chromium", chromium)) if at is None)
         raise ToolError(f"a page cannot be rendered without {missing}", _INSTALL)
-    probe = [bwrap, "--unshare-all", "--ro-bind", "/usr", "/usr", *_links(), "/usr/bin/true"]
+    probe = [bwrap, "--unshare-all", *system(), "/usr/bin/true"]
     done = subprocess.run(probe, capture_output=True, text=True, check=False, timeout=10)
     if done.returncode != 0:
         raise ToolError(f"bubblewrap cannot make a sandbox here: {done.stderr.strip()[:200]}", _INSTALL)
     return chromium, bwrap
-
-
-def _links() -> list[str]:
-    """The system's folders beside /usr: links into it, or folders of their own."""
-    found = []
-    for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64"):
-        if os.path.islink(name):
-            found += ["--symlink", os.readlink(name), name]
-        elif os.path.isdir(name):
-            found += ["--ro-bind", name, name]
-    return found
 
 
 def _wrapper(folder: Path, chromium: str, bwrap: str, socket: Path) -> Path:
@@ -222,7 +212,7 @@ def _wrapper(folder: Path, chromium: str, bwrap: str, socket: Path) -> Path:
     forward = Path(__file__).with_name("forward.py")
     command = [
         bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv",
-        "--ro-bind", "/usr", "/usr", *_links(), "--proc", "/proc", "--dev", "/dev",
+        *system(), "--proc", "/proc", "--dev", "/dev",
         *(part for name in ("fonts", "ld.so.cache", "alternatives", "chromium.d", "ssl/certs", "ca-certificates")
           for part in ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")),
         *(() if prefix.startswith("/usr/") or prefix == "/usr" else ("--ro-bind", prefix, prefix)),

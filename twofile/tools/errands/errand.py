@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+import numpy as np
+
 from twofile.tools.errands.script import Plan
 from twofile.tools.errands.world import Company, World
 
@@ -244,15 +246,6 @@ def invest(address: str, company: Company) -> Errand:
         ]
         return "\n".join(lines)
 
-    slope, start = _line(years, values)
+    slope, start = map(float, np.polyfit(years, values, 1))
     tools = ("search", "browser", "calculator", "python")
     return Errand(asked, 4, tools, slope * until + start, plan, picture=True)
-
-
-def _line(x: list[int], y: list[float]) -> tuple[float, float]:
-    """The line of least squares."""
-    middle_x, middle_y = sum(x) / len(x), sum(y) / len(y)
-    slope = sum((a - middle_x) * (b - middle_y) for a, b in zip(x, y, strict=True)) / sum(
-        (a - middle_x) ** 2 for a in x
-    )
-    return slope, middle_y - slope * middle_x

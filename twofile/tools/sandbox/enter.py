@@ -104,6 +104,3 @@ def _become(libc: ctypes.CDLL, user: int, search: bool) -> None:
         raise OSError("the user is not changed")
     libc.prctl(_DUMPABLE, 1, 0, 0, 0)  # its own /proc/self is its own again
 
-
-if __name__ == "__main__":
-    main()

@@ -207,7 +207,7 @@ class Interpreter:
         return self._answer(10.0)
 
     def _answer(self, seconds: float) -> dict[str, Any]:
-        """The keeper's next word. Its end is kept."""
+        """The keeper's next word. Why it is over is kept, as it was said first."""
         assert self._keeper.stdout is not None
         deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as waiting:
@@ -223,7 +223,7 @@ class Interpreter:
         line, _, self._orders = self._orders.partition(b"\n")
         said: dict[str, Any] = json.loads(line)
         if "ended" in said:
-            self._over = self._reason(said)
+            self._over = self._over or self._reason(said)
         return said
 
     def _reason(self, said: dict[str, Any]) -> str:
@@ -282,10 +282,8 @@ class Interpreter:
         with contextlib.suppress(BrokenPipeError, ValueError):
             self._keeper.stdin.close()
         self._over = self._over or why
-        first = self._over
         while self._answer(10.0):
             pass
-        self._over = first
         try:
             self._keeper.wait(10)
         except subprocess.TimeoutExpired:

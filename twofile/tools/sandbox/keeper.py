@@ -32,8 +32,8 @@ _SUBREAPER = 36
 
 
 class Charge(NamedTuple):
-    """`memory`: bytes of the whole tree; `folder`: what it writes to, and `disk`: bytes there ("" where the system
-    bounds it); `fds`: descriptors that the program gets; `environment`: all of it."""
+    """`memory`: bytes of the whole tree; `folder`: what it writes to, "" where the system bounds that; `disk`: bytes of
+    it; `fds`: descriptors that the program gets; `environment`: all of it."""
 
     program: tuple[str, ...]
     environment: dict[str, str]
@@ -197,6 +197,3 @@ def _read(path: str) -> str:
     except OSError:
         return ""
 
-
-if __name__ == "__main__":
-    main()

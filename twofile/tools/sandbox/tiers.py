@@ -26,7 +26,7 @@ from twofile.tools.sandbox import landlock, seccomp
 from twofile.tools.sandbox.enter import Entrance
 from twofile.tools.sandbox.keeper import Charge
 
-__all__ = ["HINT", "LIMITS", "Limits", "Place", "Tier", "prepare"]
+__all__ = ["HINT", "LIMITS", "Limits", "Place", "Tier", "prepare", "system"]
 
 Tier = Literal["bubblewrap", "landlock"]
 
@@ -69,16 +69,14 @@ def prepare(tier: Tier, fds: tuple[int, int], limits: Limits, read: Iterable[Pat
     root = os.geteuid() == 0
     user = secrets.choice(_USERS) if root and _maps(_USERS[-1]) else 65534 if root else None
     seen = [*map(str, read)]
-    interpreter = tuple(dict.fromkeys(_real(path) for path in (sys.prefix, sys.base_prefix, *_links(sys.executable))))
+    interpreter = tuple(dict.fromkeys(map(os.path.realpath, (sys.prefix, sys.base_prefix, *_links(sys.executable)))))
     enter = "import sys; sys.path.insert(0, sys.argv.pop(1)); from sandbox.enter import main; main()"
     if tier == "bubblewrap":
         bwrap = shutil.which("bwrap")
         if bwrap is None:
             raise ToolError("bubblewrap is not installed", HINT)
         place, folder = "/run/twofile", None
-        entrance = Entrance(
-            user, False, True, (), (), 2 * limits.memory, limits.disk, limits.processes
-        )  # fmt: skip
+        entrance = Entrance(user, False, True, (), (), 2 * limits.memory, limits.disk, limits.processes)
         outer = (bwrap, *_walls(root, limits, interpreter, seen, place))
         home, temporary = "/work", "/tmp"
     else:
@@ -96,9 +94,9 @@ def prepare(tier: Tier, fds: tuple[int, int], limits: Limits, read: Iterable[Pat
         (folder / "bin" / "fc-list").symlink_to("/bin/false")
         home, temporary, place = str(folder / "work"), str(folder / "tmp"), str(folder)
         search = user is not None and not all(_open_to_all(path) for path in (*interpreter, str(_HERE), *seen))
-        system = [path for path in (*_SYSTEM, *_SETTINGS) if os.path.exists(path)]
+        shared = [path for path in (*_SYSTEM, *_SETTINGS) if os.path.exists(path)]
         entrance = Entrance(
-            user, search, False, (*system, *interpreter, str(_HERE), place, *seen), (home, temporary, *_DEVICES),
+            user, search, False, (*shared, *interpreter, str(_HERE), place, *seen), (home, temporary, *_DEVICES),
             2 * limits.memory, limits.disk, limits.processes + (_running(os.getuid()) if user is None else 0),
         )  # fmt: skip
         outer = ()
@@ -108,12 +106,19 @@ def prepare(tier: Tier, fds: tuple[int, int], limits: Limits, read: Iterable[Pat
         "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip
     python = (sys.executable, "-I", "-B", "-X", "utf8", "-c", enter, place, entrance.to_json(), *map(str, fds))
-    program = (*outer, *python)
-    if tier == "landlock":
-        watched, most = str(folder), limits.disk
-    else:
-        watched, most = "", 0
-    return Place(Charge(program, environment, fds, limits.memory, watched, most), folder)
+    charge = Charge((*outer, *python), environment, fds, limits.memory, str(folder or ""), limits.disk)
+    return Place(charge, folder)
+
+
+def system() -> list[str]:
+    """Arguments of bubblewrap that show the system's programs, read-only."""
+    made: list[str] = []
+    for path in _SYSTEM:
+        if os.path.islink(path):
+            made += ["--symlink", os.readlink(path), path]
+        elif os.path.isdir(path):
+            made += ["--ro-bind", path, path]
+    return made
 
 
 def _walls(root: bool, limits: Limits, interpreter: Iterable[str], read: Iterable[str], place: str) -> list[str]:
@@ -125,17 +130,13 @@ def _walls(root: bool, limits: Limits, interpreter: Iterable[str], read: Iterabl
     else:
         made += ["--unshare-user", "--cap-drop", "ALL"]
     made += ["--die-with-parent", "--new-session", "--hostname", "sandbox", "--proc", "/proc", "--dev", "/dev"]
-    for path in _SYSTEM:
-        if os.path.islink(path):
-            made += ["--symlink", os.readlink(path), path]
-        elif os.path.isdir(path):
-            made += ["--ro-bind", path, path]
+    made += system()
     for path in _SETTINGS:
         made += ["--ro-bind-try", path, path]
     half = str(limits.disk // 2)
     for folder in ("/tmp", "/work", "/dev/shm"):
         made += ["--perms", "1777", "--size", half if folder != "/dev/shm" else str(1 << 24), "--tmpfs", folder]
-    shown = [path for path in (*interpreter, *read) if not any(_within(path, system) for system in _SYSTEM)]
+    shown = [path for path in (*interpreter, *read) if not any(_within(path, one) for one in _SYSTEM)]
     above = {str(parent) for path in shown for parent in Path(path).parents}
     for folder in sorted(above - {"/", "/tmp", "/work", "/run", "/etc", "/dev", "/proc"}):
         if not any(_within(folder, path) for path in shown):
@@ -160,10 +161,6 @@ def _links(path: str) -> list[str]:
 
 def _within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + "/")
-
-
-def _real(path: str) -> str:
-    return os.path.realpath(path)
 
 
 def _open_to_all(path: str) -> bool:
