@@ -119,16 +119,48 @@ class Kernel:
         return Process(pid, self.log, image, self.drivers, self.grants, budget, paging, window, background)
 
     def beginning(self, pid: int) -> Mapping[str, Any]:
-        """What a process that is in the log began with. KernelError where there is none."""
-        first = next((event for event in self.log.events(pid) if event.kind == "begin"), None)
+        """What a process that is in the log began with, and what of it was changed since. KernelError where there is
+        none."""
+        events = self.log.events(pid)
+        first = next((event for event in events if event.kind == "begin"), None)
         if first is None:
             raise KernelError(f"process {pid} has no beginning", "twofile ps")
-        return first.body
+        found = dict(first.body)
+        for event in events:
+            if event.kind == "changed":
+                found |= event.body
+        return found
+
+    def change(self, pid: int, **what: Any) -> None:
+        """Go on with another `model`, `adapter`, `system` or `tools`; who opens the process next has it so.
+        KernelError for something else, or while somebody speaks with it."""
+        if unknown := what.keys() - {"model", "adapter", "system", "tools", "limit", "window"}:
+            raise KernelError(f"a process has no {min(unknown)} to change")
+        for name in what.get("tools", ()):
+            if name != RECALL:
+                self.drivers[name]  # or KernelError
+        if "limit" in what:
+            what["limit"] = [normal(one) for one in what["limit"]]
+        with self.log.speaking(pid):
+            self.log.append(pid, "changed", what, self.log.end(pid))
 
     def fork(self, process: Process, upto: int | None = None, **how: Any) -> Process:
         """A branch of a process: its own from here on, with all that was before; the cache of keys and values is
         shared. `upto`: the last event that it has."""
         return self.open(self.log.fork(process.pid, upto).pid, **how)
+
+    def release(self, model: str) -> None:
+        """Let go of a model's engines, with its adapters; who needs it next opens it again."""
+        with self._lock:
+            gone = [self._images.pop(key) for key in list(self._images) if key[0] == model]
+        for image in gone:
+            image.scheduler.close()
+            image.engine.close()
+
+    @property
+    def opened(self) -> list[str]:
+        """The models whose engines are open."""
+        return sorted({model for model, _ in self._images})
 
     def close(self) -> None:
         """Let go of everything. Closing twice is fine."""

@@ -1,6 +1,7 @@
 """The truth about all processes: events, one after another, in a SQLite file. Everything else is a view of it.
 
-Guarantees: an event that `append` gave back is on disk (a transaction with synchronous=FULL) and is never changed; an
+Guarantees: an event that `append` gave back is on disk (a transaction with synchronous=FULL) and is never changed; it
+is deleted only with its whole process, where a person asks for that (`forget`); an
 append names the last event that its writer has seen, and is refused where another wrote since, so that two clients of
 one process do not interleave; a fork is a branch, which has its parent's events up to there and its own after them. A
 file of a newer version, or a damaged one, is opened for reading alone, with a word that says so; of a damaged one what
@@ -16,7 +17,7 @@ import json
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,7 @@ class Log:
             self._base.execute("PRAGMA journal_mode = WAL")
             self._base.execute("PRAGMA synchronous = FULL")
             self._base.execute("PRAGMA foreign_keys = ON")
+            self._base.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
             version = self._version()
             if version is None:
                 self._base.executescript(_SCHEMA)
@@ -236,6 +238,43 @@ class Log:
             return self._database.rows("SELECT pid, parent, at FROM process WHERE pid > 0 ORDER BY pid")
         except sqlite3.DatabaseError as error:
             raise KernelError(f"the list of processes in {self.path} is damaged ({error})", "move it away") from error
+
+    def outline(self) -> list[tuple[int, int | None, float, str]]:
+        """Number, parent, last event's time and first words of a user of each process, without reading the rest."""
+        return self._database.rows(
+            "SELECT p.pid, p.parent, MAX(e.at), (SELECT json_extract(f.body, '$.text') FROM event f WHERE f.pid = p.pid"
+            " AND f.kind = 'user' ORDER BY f.seq LIMIT 1) FROM process p JOIN event e ON e.pid = p.pid WHERE p.pid > 0"
+            " GROUP BY p.pid ORDER BY p.pid"
+        )
+
+    def saying(self, words: str) -> set[int]:
+        """The processes in which somebody said these words, capital or not."""
+        escaped = re.sub(r"([%_\\])", r"\\\1", words)
+        query = (
+            "SELECT DISTINCT pid FROM event WHERE kind IN ('user', 'assistant') AND json_extract(body, '$.text') LIKE ?"
+        )
+        return {pid for (pid,) in self._database.rows(f"{query} ESCAPE '\\'", f"%{escaped}%")}
+
+    def forget(self, pids: Iterable[int]) -> None:
+        """Delete processes with all that was said in them, from the disk too, and the pictures that they alone show.
+        What is a branch of one of them must be among them. KernelError where somebody speaks with one."""
+        gone = sorted(set(pids))
+        if busy := [pid for pid in gone if self.busy(pid)]:
+            raise KernelError(f"process {busy[0]} is speaking", "stop it first")
+        marks = ", ".join("?" * len(gone))
+        with self._writing():
+            shown = self._base.execute(f"SELECT body FROM event WHERE pid IN ({marks}) AND kind = 'result'", gone)
+            pictures = {one["name"] for (body,) in shown for one in json.loads(body).get("images", ())}
+            self._base.execute(f"DELETE FROM event WHERE pid IN ({marks})", gone)
+            about = "kind = 'title' AND json_extract(body, '$.process')"
+            self._base.execute(f"DELETE FROM event WHERE pid = 0 AND {about} IN ({marks})", gone)
+            self._base.execute(f"DELETE FROM process WHERE pid IN ({marks})", gone)
+            for name in pictures:
+                if not self._base.execute("SELECT 1 FROM event WHERE instr(body, ?) LIMIT 1", (name,)).fetchone():
+                    self.kept(name).unlink(missing_ok=True)
+        self._database.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        for pid in gone:
+            self._lock_file(pid).unlink(missing_ok=True)
 
     def end(self, pid: int) -> int:
         """The last event of a process that is its own: what `append` wants to know. KernelError where there is none."""

@@ -135,6 +135,10 @@ def view_of(events: Iterable[Event], count: Callable[[str], int]) -> View:
                 view.window = body.get("window")
                 view.system, view.tools = str(body.get("system", "")), tuple(body.get("tools", ()))
                 view.limit = tuple(body.get("limit", ()))
+            case "changed":
+                for name in body.keys() & {"model", "adapter", "system", "window"}:
+                    setattr(view, name, body[name])
+                view.tools, view.limit = tuple(body.get("tools", view.tools)), tuple(body.get("limit", view.limit))
             case "user":
                 view.turns.append(Turn([message(event, "user", str(body["text"]), label)]))
                 view.paged = ()

@@ -160,14 +160,20 @@ class Process:
         sampling: Sampling | None = None,
         label: Label = Label.of("user"),  # noqa: B008 (frozen)
         poll: Callable[[], bool] | None = None,
+        shown: Mapping[str, Any] | None = None,
     ) -> Generator[Said, None, None]:
-        """Say something as the user, and hear what comes of it. KernelError where another client speaks with this
-        process, or it has ended. Closing the iterator stops the model; what was said so far is kept."""
-        return self._turn([("user", {"text": words, "label": label.to_json()})], approve, sampling, poll)
+        """Say something as the user, and hear what comes of it. `shown`: what a page shows in place of the words, where
+        those hold whole files. KernelError where another client speaks with this process, or it has ended. Closing the
+        iterator stops the model; what was said so far is kept."""
+        body = {"text": words, "label": label.to_json()} | ({"shown": shown} if shown else {})
+        return self._turn([("user", body)], approve, sampling, poll)
 
-    def go_on(self, approve: Approve = nobody, sampling: Sampling | None = None) -> Generator[Said, None, None]:
-        """Finish a turn that was interrupted; nothing where there is none."""
-        return self._turn([], approve, sampling, None)
+    def go_on(
+        self, approve: Approve = nobody, sampling: Sampling | None = None, begun: Sequence[int] = ()
+    ) -> Generator[Said, None, None]:
+        """Finish a turn that was interrupted; nothing where there is none. `begun`: tokens that the reply begins with,
+        as if the model had chosen them."""
+        return self._turn([], approve, sampling, None, begun)
 
     def _turn(
         self,
@@ -175,6 +181,7 @@ class Process:
         approve: Approve,
         sampling: Sampling | None,
         poll: Callable[[], bool] | None,
+        begun: Sequence[int] = (),
     ) -> Generator[Said, None, None]:
         with self.log.speaking(self.pid):
             self._stopped.clear()
@@ -186,7 +193,7 @@ class Process:
             for kind, body in first:
                 self._note(kind, body)
             try:
-                yield from self._speak(approve, sampling or Sampling(), poll)
+                yield from self._speak(approve, sampling or Sampling(), poll, begun)
             finally:
                 self._now = None
 
@@ -215,25 +222,32 @@ class Process:
                 raise KernelError(f"nothing was pinned as {card} in process {self.pid}", f"twofile maps {self.pid}")
             self._note("unpinned", {"card": card})
 
-    def _speak(self, approve: Approve, sampling: Sampling, poll: Callable[[], bool] | None) -> Iterator[Said]:
+    def _speak(
+        self, approve: Approve, sampling: Sampling, poll: Callable[[], bool] | None, begun: Sequence[int]
+    ) -> Iterator[Said]:
         """Rounds of saying and calling, until there are no calls."""
-        for round in range(self.budget.rounds + 1):
+        for lap in range(self.budget.rounds + 1):
             view = self.look()
             frame = self.memory.frame(view)
             for kind, body in frame.changes:
                 self._note(kind, body)
             self._out = frame.out
             calls: list[dict[str, Any]] = []
-            words, end = "", None
-            choice: Literal["auto", "none"] = "auto" if round < self.budget.rounds else "none"
+            tokens, words = list(begun), self.image.engine.detokenize(begun) if begun else ""
+            begun, end, start, first = (), None, time.monotonic(), 0.0
+            choice: Literal["auto", "none"] = "auto" if lap < self.budget.rounds else "none"
             self._now = (self.image.turn or turn)(
-                self.image.scheduler, self.image.engine, frame.ids, tools=self.memory.tools, choice=choice,
-                sampling=sampling, max_tokens=self.reserve, background=self.background,
+                self.image.scheduler, self.image.engine, [*frame.ids, *tokens], tools=self.memory.tools, choice=choice,
+                sampling=sampling, max_tokens=max(1, self.reserve - len(tokens)), background=self.background,
             )  # fmt: skip
             try:
+                if words:
+                    yield Said("text", words)
                 for event in self._now:
+                    first = first or time.monotonic() - start
                     if isinstance(event, Piece):
                         words += event.text
+                        tokens.append(event.token)
                         if event.text:
                             yield Said("text", event.text)
                     elif isinstance(event, Called):
@@ -248,8 +262,11 @@ class Process:
                 if end is None:
                     calls = []  # nobody waits for them
                 usage = {} if end is None else {"read": end.read, "reused": end.reused, "written": end.written}
-                reason = "stopped" if end is None else end.reason
-                body = {"text": words, "calls": calls, "reason": reason, "usage": usage, "label": frame.label.to_json()}
+                pace = {"first": round(first, 4), "seconds": round(time.monotonic() - start, 4)}
+                body = {
+                    "text": words, "tokens": tokens, "calls": calls, "label": frame.label.to_json(), "usage": usage,
+                    "reason": "stopped" if end is None else end.reason, "pace": pace,
+                }  # fmt: skip
                 self._note("assistant", body)
             if end is None or not calls:
                 yield Said("done", words, body)
