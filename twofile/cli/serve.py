@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import threading
+import webbrowser
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import click
 
 from twofile.cli.console import note
-from twofile.cli.options import engine_options, open_engine
+from twofile.cli.options import engine_options, find, open_engine
+from twofile.cli.processes import log_option, log_path, opening
+from twofile.cli.tools import config_of
 from twofile.errors import TwofileError
 
 
@@ -19,6 +24,9 @@ from twofile.errors import TwofileError
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; beyond loopback with --token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
 @click.option("--token", envvar="TWOFILE_TOKEN", default="", help="What clients must send as their key.")
+@click.option("--pages/--no-pages", "pages", default=None, help="Pages, too. [on loopback without a token]")
+@click.option("--open", "browser", is_flag=True, help="Open the pages in a browser.")
+@log_option
 @click.option("--remote", multiple=True, metavar="URL", help="Also the models of this server (vLLM, llama-server).")
 @click.option("--remote-key", envvar="TWOFILE_REMOTE_KEY", default="", help="What those servers must be sent.")
 @engine_options
@@ -27,11 +35,15 @@ def serve_command(
     host: str,
     port: int,
     token: str,
+    pages: bool | None,
+    browser: bool,
+    path: Path | None,
     remote: tuple[str, ...],
     remote_key: str,
     how: dict[str, Any],
 ) -> None:
-    """Serve the models NAME under /v1: chat/completions, completions, embeddings, models. Ctrl-C stops.
+    """Serve pages to talk with models, look into them and make them, and the models NAME under /v1: chat/completions,
+    completions, embeddings, models. Ctrl-C stops.
 
     A client needs the address and the model's name: OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="any").
     """
@@ -40,13 +52,16 @@ def serve_command(
     from twofile.serve.api.app import Served, make_app
     from twofile.serve.api.remote import Remote, remotes
 
-    if not names and not remote:
-        raise click.UsageError("give the names of models, or --remote")
     if how["adapter"] is not None and len(names) > 1:
         raise click.UsageError("--adapter is of one model: serve it alone, or merge it (twofile merge)")
     anywhere = not _is_loopback(host)
     if anywhere and not token:
         raise TwofileError(f"{host} can be reached by others, so there must be a token", "give --token SECRET")
+    if pages and (anywhere or token):
+        raise click.UsageError("the pages are for this machine: leave --host and --token out, or say --no-pages")
+    pages = not (anywhere or token) if pages is None else pages
+    if not names and not remote and not pages:
+        raise click.UsageError("give the names of models, or --remote")
     with ExitStack() as open_, socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -64,15 +79,39 @@ def serve_command(
         for url in remote:
             for found in remotes(url, remote_key):
                 add(found)
+        kernel = None
+        if pages:
+            from twofile.kernel.kernel import Kernel
+
+            kernel = open_.enter_context(
+                Kernel(log_path(path), opener=lambda model, adapter: opening(model, adapter, how))
+            )
         for name in names:
-            engine = open_.enter_context(open_engine(name, how))
-            served = Served.open(name.removesuffix(".gguf").rpartition("/")[2], engine)
+            short = name.removesuffix(".gguf").rpartition("/")[2]
+            if kernel is not None:
+                adapter = str(how["adapter"].resolve()) if how["adapter"] else ""
+                add(Served.of(short, kernel.image(str(find(name)), adapter)))
+                continue
+            served = Served.open(short, open_.enter_context(open_engine(name, how)))
             open_.callback(served.scheduler.close)
             add(served)
-        click.echo(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
-        note(f"models: {', '.join(models)}; Ctrl-C stops")
         app = make_app(models, port, token=token, anywhere=anywhere, host="" if anywhere else host)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        if kernel is not None:
+            from twofile.params.names import models_folder
+            from twofile.serve.pages.desk import Desk
+            from twofile.serve.pages.site import add_pages
+            from twofile.tools.toolbox import Toolbox
+
+            box = open_.enter_context(Toolbox(config_of()))
+            add_pages(app, open_.enter_context(Desk(kernel, box, models_folder().parent)))
+            click.echo(f"{address}/")
+        click.echo(f"{address}/v1")
+        note(f"models: {', '.join(models) or 'by name on the pages'}; Ctrl-C stops")
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+        if browser and kernel is not None:
+            threading.Timer(0.5, webbrowser.open, [f"{address}/"]).start()
+        server.run(sockets=[listening])
 
 
 def _is_loopback(host: str) -> bool:

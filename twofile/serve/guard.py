@@ -2,8 +2,8 @@
 
 A website elsewhere can make a browser send requests here, and can give its own name this address (DNS rebinding). So a
 request must name this server as its host, and one that a page sends must come from a page of this server. A server that
-others can reach wants a token of everybody. Answers carry a policy under which a page loads and asks nothing but its
-own server. Source: OWASP, CSRF prevention.
+others can reach wants a token of everybody. The same holds for sockets. Answers carry a policy under which a page
+loads and asks nothing but its own server, unless they have one of their own. Source: OWASP, CSRF prevention.
 """
 
 from __future__ import annotations
@@ -41,11 +41,14 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401 or 403."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         if refused := self._refused(Headers(scope=scope)):
             status, why = refused
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008, "reason": why})  # before it is accepted: 403
+                return
             error = {"message": why, "type": "invalid_request_error", "param": None, "code": None}
             await JSONResponse({"error": error}, status)(scope, receive, send)
             return
@@ -54,7 +57,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in _ADDED.items():
-                    headers[name] = value
+                    headers.setdefault(name, value)
             await send(message)
 
         await self.app(scope, receive, with_policy)

@@ -27,6 +27,7 @@ from twofile.engine.engine import Engine
 from twofile.engine.scheduler import Scheduler
 from twofile.engine.template import ChatTemplate
 from twofile.errors import ContextError, TwofileError
+from twofile.kernel.process import Image
 from twofile.serve.api import chat, completions, embeddings
 from twofile.serve.api.answering import Answering
 from twofile.serve.api.asked import ChatAsked, CompletionAsked, EmbeddingAsked, RequestError
@@ -55,6 +56,11 @@ class Served:
     def open(cls, name: str, engine: Engine) -> Served:
         """Serve an engine; closing is the caller's."""
         return cls(name, engine, Scheduler(engine), ChatTemplate.of(engine), int(time.time()))
+
+    @classmethod
+    def of(cls, name: str, image: Image) -> Served:
+        """Serve what runs processes, too: requests and processes share passes over the weights."""
+        return cls(name, image.engine, image.scheduler, image.template, int(time.time()))
 
 
 class _Api:

@@ -1,0 +1,20 @@
+"""Processes."""
+
+from __future__ import annotations
+
+from nicegui import ui
+
+from twofile.serve.pages.desk import Desk
+from twofile.serve.pages.frame import framed
+from twofile.serve.pages.parts import el
+
+__all__ = ["add"]
+
+
+def add(desk: Desk) -> None:
+    """Make the page known."""
+
+    @ui.page("/processes", title="Processes - twofile")
+    def page() -> None:
+        with framed("/processes", "plain"):
+            el("h1", text="Processes")
