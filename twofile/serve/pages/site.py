@@ -35,8 +35,8 @@ __all__ = ["add_pages"]
 _ASSETS = Path(__file__).with_name("assets")
 _PAUSE = 1 / 30  # seconds between two pieces of a text: what comes in between goes together
 _INLINE = re.compile(rb"<(script|style)(?=[ >])")
-_HEAD = (
-    '<link rel="stylesheet" href="/assets/pages.css"><link rel="stylesheet" href="/assets/code.css">'
+_SHEETS = ("pages", "code", "chat", "inside", "train", "library", "processes")
+_HEAD = "".join(f'<link rel="stylesheet" href="/assets/{name}.css">' for name in _SHEETS) + (
     '<script src="/assets/theme.js"></script><script src="/assets/page.js" defer></script>'
 )
 
