@@ -132,9 +132,9 @@ class Kernel:
         return found
 
     def change(self, pid: int, **what: Any) -> None:
-        """Go on with another `model`, `adapter`, `system` or `tools`; who opens the process next has it so.
+        """Go on with another `model`, `adapter`, `system`, `tools` or `sampling`; who opens the process next has it so.
         KernelError for something else, or while somebody speaks with it."""
-        if unknown := what.keys() - {"model", "adapter", "system", "tools", "limit", "window"}:
+        if unknown := what.keys() - {"model", "adapter", "system", "tools", "limit", "window", "sampling"}:
             raise KernelError(f"a process has no {min(unknown)} to change")
         for name in what.get("tools", ()):
             if name != RECALL:

@@ -7,7 +7,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from twofile.kernel.conversations import Conversations
 from twofile.kernel.kernel import RECALL, Kernel
 from twofile.kernel.process import Process
 from twofile.params import names
+from twofile.serve.label.store import Store
 from twofile.serve.pages.jobs import Jobs
 from twofile.serve.pages.turns import Turns
 from twofile.tools.toolbox import BUILT_IN, Toolbox
@@ -61,6 +62,8 @@ class Desk:
         self.conversations = Conversations(kernel.log)
         self.turns, self.jobs = Turns(), Jobs(home / "jobs")
         self._open: dict[int, Process] = {}
+        self._templates: dict[tuple[Path, int], str] = {}
+        self._labels: Store | None = None
         self._lock = threading.Lock()
         self._stack = ExitStack()
         self._stack.callback(self.turns.close)
@@ -119,10 +122,35 @@ class Desk:
         """A new conversation's process; what its tools may do is asked for."""
         with self._lock:
             self._drivers(tools)
-            limit = ["net:*", "fs:read:*", "fs:write:*", "py:exec", "mcp:*"] if tools else []
-            process = self.kernel.spawn(str(model), system, tools, limit, adapter=adapter)
+            process = self.kernel.spawn(str(model), system, tools, self.limit(tools), adapter=adapter)
             self._open[process.pid] = process
             return process
+
+    @staticmethod
+    def limit(tools: Sequence[str]) -> list[str]:
+        """What a process with tools can be granted: all that a person allows when it is asked for."""
+        return ["net:*", "fs:read:*", "fs:write:*", "py:exec", "mcp:*"] if tools else []
+
+    def template(self, model: Path) -> str:
+        """The chat template of a model, "" for a base model."""
+        from twofile.params.parameters import Parameters
+
+        key = (model, model.stat().st_mtime_ns) if model.is_file() else (model, 0)
+        if key not in self._templates:
+            try:
+                with Parameters.open(model) as parameters:
+                    self._templates[key] = parameters.vocabulary.chat_template or ""
+            except (TwofileError, OSError):
+                return ""
+        return self._templates[key]
+
+    @property
+    def labels(self) -> Store:
+        """The user's own labels."""
+        if self._labels is None:
+            self._labels = Store(self.home / "labels.db")
+            self._stack.callback(self._labels.close)
+        return self._labels
 
     def fork(self, pid: int, upto: int) -> Process:
         """A branch of a process that has its events up to one."""

@@ -113,7 +113,8 @@ def ago(at: float) -> str:
     """How long ago a time was."""
     from twofile.html.figures import short_span
 
-    return f"{short_span(max(0.0, time.time() - at))} ago"
+    gone = time.time() - at
+    return "now" if gone < 5 else f"{short_span(gone)} ago"
 
 
 async def in_thread(work: Callable[..., T], *args: Any) -> T:

@@ -13,7 +13,7 @@ from nicegui import background_tasks
 from nicegui.element import Element
 from nicegui.elements.mixins.text_element import TextElement
 
-__all__ = ["Composer", "Dialog", "Field", "Live", "Markup", "button", "el", "link", "table", "words"]
+__all__ = ["Composer", "Dialog", "Field", "File", "Live", "Markup", "button", "el", "link", "table", "words"]
 
 Handler = Callable[..., Any]
 
@@ -159,13 +159,24 @@ class Dialog(Element, component="assets/dialog.js"):
             background_tasks.create(going)
 
 
+class File(Element, component="assets/file.js"):
+    """A file to choose or to drop, sent to /uploads; `sent` gets {"id", "name", "kind", "bytes"} of each."""
+
+    def __init__(
+        self, label: str, sent: Callable[[dict[str, Any]], Any], accept: str = "", *, multiple: bool = False
+    ) -> None:
+        super().__init__()
+        self.props["label"], self.props["accept"], self.props["multiple"] = label, accept, multiple
+        self.on("sent", lambda event: sent(event.args))
+
+
 class Composer(Element, component="assets/composer.js"):
     """Where a message is written: Enter sends, Shift+Enter is a new line; files are dropped, pasted or chosen, and sent
     to /uploads. `send` gets the text and the uploads; `stop` is called by its button while `busy`."""
 
     def __init__(self, send: Callable[[str, list[dict[str, Any]]], Any], stop: Handler, label: str) -> None:
         super().__init__()
-        self.props["label"], self.props["busy"] = label, False
+        self.props["label"], self.props["busy"], self.props["address"] = label, False, ""
         self.on("send", lambda event: send(event.args["text"], event.args["files"]))
         self.on("stop", lambda: stop(), [])
 
@@ -174,3 +185,8 @@ class Composer(Element, component="assets/composer.js"):
         if self.props["busy"] != busy:
             self.props["busy"] = busy
             self.update()
+
+    def at(self, address: str) -> None:
+        """The address that the browser shows from now on."""
+        self.props["address"] = address
+        self.update()

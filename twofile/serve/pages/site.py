@@ -120,6 +120,25 @@ class _Files:
             return Response(status_code=404)
         return FileResponse(path, media_type=kind)
 
+    async def export(self, request: Request) -> Response:
+        """A conversation as a file: JSON with all its versions, or the text of one."""
+        pid, form = request.path_params["pid"], request.path_params["form"]
+        try:
+            if form == "json":
+                found = await asyncio.to_thread(self.desk.conversations.exported, pid)
+                body, kind = json.dumps(found, ensure_ascii=False, indent=1), "application/json"
+            elif form == "md":
+                events = await asyncio.to_thread(self.desk.kernel.log.events, pid)
+                said = [event for event in events if event.kind in ("user", "assistant") and event.body["text"]]
+                body = "\n\n".join(f"**{event.kind}**\n\n{event.body['text']}" for event in said) + "\n"
+                kind = "text/markdown"
+            else:
+                return Response(status_code=404)
+        except KernelError:
+            return Response(status_code=404)
+        name = {"Content-Disposition": f'attachment; filename="conversation-{pid}.{form}"'}
+        return Response(body, media_type=kind, headers=name)
+
     async def live(self, request: Request) -> Response:
         """A text of a turn under way, as server-sent events: {"html": what is whole, "tail": the rest} and {"text":
         more}, {"end": true} in the end. 204, which ends the asking, where there is none."""
@@ -162,6 +181,7 @@ def add_pages(app: Starlette, desk: Desk) -> None:
     app.router.routes += [
         Route("/uploads", files.upload, methods=["POST"]),
         Route("/kept/{name}", files.kept),
+        Route("/export/{pid:int}.{form}", files.export),
         Route("/live/{pid:int}/{part:int}", files.live),
         Mount("/assets", StaticFiles(directory=_ASSETS)),
     ]

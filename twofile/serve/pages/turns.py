@@ -8,7 +8,7 @@ off is finished by who asks for that, from the log.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,11 +29,18 @@ class Part:
 
 
 class Live:
-    """A turn under way. `parts` only grows, at its end; `asking` is what waits for an answer; `error` says what went
-    wrong. `listen` is told of every change, from the thread of the turn."""
+    """A turn under way. `words`: what the user says in it, as the log will have it; `since`: the last event before it.
+    `parts` only grows, at its end; `asking` is what waits for an answer; `error` says what went wrong. Who listens is
+    told of every change, from the thread of the turn."""
 
-    def __init__(self, process: Process, begin: Callable[..., Generator[Said, None, None]]) -> None:
+    def __init__(
+        self,
+        process: Process,
+        begin: Callable[..., Generator[Said, None, None]],
+        words: Mapping[str, Any] | None = None,
+    ) -> None:
         self.process, self.parts, self.error = process, list[Part](), ""
+        self.words, self.since = words, process.log.events(process.pid)[-1].seq
         self.asking: Asking | None = None
         self.done = threading.Event()
         self._answer: Answer | None = None
@@ -118,12 +125,18 @@ class Turns:
         self._live: dict[int, Live] = {}
         self._lock = threading.Lock()
 
-    def begin(self, process: Process, how: Callable[..., Generator[Said, None, None]]) -> Live:
-        """Begin a turn. `how`: from who approves to what is said. KernelError where the process is speaking."""
+    def begin(
+        self,
+        process: Process,
+        how: Callable[..., Generator[Said, None, None]],
+        words: Mapping[str, Any] | None = None,
+    ) -> Live:
+        """Begin a turn. `how`: from who approves to what is said; `words`: see `Live`. KernelError where the process is
+        speaking."""
         with self._lock:
             if (old := self._live.get(process.pid)) is not None and not old.done.is_set():
                 raise KernelError(f"process {process.pid} is speaking", "stop it first")
-            live = self._live[process.pid] = Live(process, how)
+            live = self._live[process.pid] = Live(process, how, words)
         live.start()
         return live
 

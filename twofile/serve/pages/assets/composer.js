@@ -2,7 +2,12 @@
 const { h } = Vue;
 
 export default {
-  props: { label: String, busy: Boolean },
+  props: { label: String, busy: Boolean, address: String },
+  watch: {
+    address(address) {
+      history.replaceState(null, "", address);
+    },
+  },
   emits: ["send", "stop"],
   data() {
     return { text: "", files: [], over: false, problem: "" };
@@ -91,7 +96,7 @@ export default {
     const clip = h(
       "button",
       { type: "button", class: "button quiet", "aria-label": "Attach files", title: "Attach files", onClick: () => this.$refs.choose.click() },
-      "＋",
+      "+",
     );
     const act = this.busy
       ? h("button", { type: "button", class: "button stop", "data-key": "escape", title: "Stop (Esc)", onClick: () => this.$emit("stop") }, "Stop")

@@ -15,7 +15,7 @@ document.addEventListener("keydown", (event) => {
   const keys = pressed(event);
   if (writing && !event.ctrlKey && !event.altKey && !event.metaKey && keys !== "escape") return;
   if (document.querySelector("dialog[open]")) return;
-  const wanted = [...document.querySelectorAll("[data-key]")].find((one) => one.dataset.key === keys);
+  const wanted = [...document.querySelectorAll("[data-key]")].reverse().find((one) => one.dataset.key === keys);
   if (!wanted) return;
   event.preventDefault();
   if (wanted.matches("input, textarea, select")) wanted.focus();
