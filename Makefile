@@ -1,4 +1,4 @@
-# make run     install the core into .venv and chat with the bundled model
+# make run     install the core into .venv, serve the pages and open them
 # make test    install everything the tests need and run them
 # make lint    style, types, import order, and the C compiler's warnings
 # make bench   speeds, beside the limits of this machine and llama.cpp where llama-cpp-python is installed
@@ -14,7 +14,7 @@ WARNINGS := -std=c11 -O2 -Wall -Wextra -pedantic -Werror
 .DEFAULT_GOAL := run
 
 run: $(VENV)/core.stamp
-	@$(BIN)/twofile chat assistant
+	@$(BIN)/twofile serve --open
 
 test: $(VENV)/dev.stamp
 	@tests/system.sh

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import time
+
 import click
 
-from twofile.cli.console import note, progress, size, table
+from twofile.cli.console import Progress, note, progress, size, table
+
+_PAUSE = 1.0  # seconds between two lines of progress
 
 
 def found() -> list[tuple[str, str, str]]:
@@ -42,6 +47,19 @@ def pull_command(name: str) -> None:
     from twofile.params.names import models_folder
     from twofile.params.pull import HubName, pull
 
-    with progress(name) as report:
-        path = pull(HubName.parse(name), models_folder(), report)
+    with progress(name) as bar:
+        path = pull(HubName.parse(name), models_folder(), bar if sys.stderr.isatty() else _told())
     click.echo(path)
+
+
+def _told() -> Progress:
+    """Progress for who reads stderr from a file: a line now and then."""
+    last = -_PAUSE
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last >= _PAUSE:
+            last = time.monotonic()
+            click.echo(f"{done:,} of {total:,} bytes", err=True)
+
+    return tell

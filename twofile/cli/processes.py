@@ -18,8 +18,8 @@ from twofile.errors import KernelError
 if TYPE_CHECKING:
     from twofile.engine.engine import Engine
     from twofile.kernel.kernel import Kernel
-    from twofile.kernel.log import Event, Log
-    from twofile.kernel.page import Page
+    from twofile.kernel.log import Log
+    from twofile.kernel.looking import Looker
 
 _pid = click.argument("pid", type=click.IntRange(1))
 log_option = click.option(
@@ -83,8 +83,10 @@ def kernel_of(
 @log_option
 def ps_command(path: Path | None) -> None:
     """List the processes: their models, how far they have come, what they said last."""
+    from twofile.kernel.looking import Looker
+
     with _log(path) as log:
-        click.echo(_listing(log))
+        click.echo(_listing(Looker(log)))
 
 
 @click.command("top")
@@ -93,11 +95,14 @@ def ps_command(path: Path | None) -> None:
 @click.option("--once", is_flag=True, help="Look once.")
 def top_command(path: Path | None, seconds: float, once: bool) -> None:
     """Watch the processes, those that did something last first. Ctrl-C leaves."""
+    from twofile.kernel.looking import Looker
+
     with _log(path) as log:
+        looker = Looker(log)
         while True:
             if not once:
                 click.clear()
-            click.echo(_listing(log, by_time=True))
+            click.echo(_listing(looker, by_time=True))
             if once:
                 return
             try:
@@ -106,35 +111,16 @@ def top_command(path: Path | None, seconds: float, once: bool) -> None:
                 return
 
 
-def _listing(log: Log, by_time: bool = False) -> str:
-    rows = []
-    for pid, parent, _ in log.processes():
-        events = log.events(pid)
-        if not events:
-            continue  # of a damaged log
-        begun: dict[str, Any] = next((dict(event.body) for event in events if event.kind == "begin"), {})
-        said = [event for event in events if event.kind in ("user", "assistant") and event.body.get("text")]
-        own = [event for event in events if event.pid == pid]  # a branch has not written what it begins with
-        written = sum(event.body.get("usage", {}).get("written", 0) for event in own if event.kind == "assistant")
-        at = events[-1].at
-        last = " ".join(str(said[-1].body["text"]).split())[:50] if said else ""
-        state = "speaking" if log.busy(pid) else _state(events)
-        model, from_ = Path(begun.get("model", "?")).stem, str(parent or begun.get("parent") or "")
-        cells = (str(pid), from_, model, state, str(len(own)), str(written), _ago(at), plain(last))
-        rows.append((at, cells))
+def _listing(looker: Looker, by_time: bool = False) -> str:
+    found = looker.look()
     if by_time:
-        rows.sort(key=lambda row: -row[0])
+        found.sort(key=lambda one: -one.at)
+    rows = [
+        (str(one.pid), str(one.parent or ""), one.model, one.state, str(one.events), str(one.written), _ago(one.at),
+         plain(one.said)) for one in found
+    ]  # fmt: skip
     head = ("pid", "parent", "model", "state", "events", "written", "last", "said last")
-    return table([head, *(row for _, row in rows)], indent="")
-
-
-def _state(events: Sequence[Event]) -> str:
-    last = events[-1]
-    if last.kind == "state":
-        return str(last.body["state"])
-    if last.kind == "assistant" and not last.body.get("calls"):
-        return "waiting"
-    return "interrupted" if last.kind in ("user", "assistant", "result", "asked", "paged", "memory") else "new"
+    return table([head, *rows], indent="")
 
 
 def _ago(at: float) -> str:
@@ -166,24 +152,14 @@ def context_command(pid: int, path: Path | None, window: int | None) -> None:
 @window_option
 def maps_command(pid: int, path: Path | None, window: int | None) -> None:
     """Show the pages of process PID: which are before the model, how large they are, where they come from."""
+    from twofile.kernel.looking import mapped
+
     with kernel_of(path, pid=pid) as kernel:
-        process = kernel.open(pid, window=window)
-        view = process.look()
-        frame = process.memory.frame(view)
         rows: list[tuple[str, ...]] = [("page", "role", "tokens", "state", "brought back", "from", "begins")]
-        rows += [_mapped(card, "pinned", None) for card in view.cards]
-        for turn in view.turns:
-            for page in turn.pages:
-                state = "in" if page.name in frame.resident else "stub" if page.seq in view.stubs else "out"
-                state = "summary" if state == "out" and turn.last <= view.gone else state
-                rows.append(_mapped(page, state, view.used.get(page.name)))
+        for page in mapped(kernel.open(pid, window=window)):
+            used = "" if page.used is None else _ago(page.used)
+            rows.append((page.name, page.role, str(page.size), page.state, used, page.sources, plain(page.begins)))
         click.echo(table(rows, indent=""))
-
-
-def _mapped(page: Page, state: str, used: float | None) -> tuple[str, ...]:
-    sources = ", ".join(sorted(page.label.sources)) + (", private" if page.label.private else "")
-    last = "" if used is None else _ago(used)
-    return page.name, page.role, str(page.size), state, last, sources, plain(" ".join(page.text.split())[:40])
 
 
 @click.command("strace")
@@ -192,13 +168,15 @@ def _mapped(page: Page, state: str, used: float | None) -> tuple[str, ...]:
 @click.option("--follow", "-f", is_flag=True, help="Go on as calls are made. Ctrl-C leaves.")
 def strace_command(pid: int, path: Path | None, follow: bool) -> None:
     """Show the calls of process PID: arguments, results, seconds, and what was asked and granted."""
+    from twofile.kernel.looking import traced
+
     with _log(path) as log:
         seen = 0
         while True:
             for event in log.events(pid, after=seen):
                 seen = event.seq
-                for line in _traced(event) if event.pid == pid else ():
-                    click.echo(plain(line))
+                for one in traced(event) if event.pid == pid else ():
+                    click.echo(plain(one.line))
             if not follow:
                 return
             try:
@@ -207,29 +185,15 @@ def strace_command(pid: int, path: Path | None, follow: bool) -> None:
                 return
 
 
-def _traced(event: Event) -> Iterator[str]:
-    at = time.strftime("%H:%M:%S", time.localtime(event.at))
-    body = event.body
-    if event.kind == "assistant":
-        for call in body.get("calls", ()):
-            yield f"{at} {call['name']}({json.dumps(call['arguments'], ensure_ascii=False)})"
-    elif event.kind == "result":
-        how = "error" if body.get("error") else "cut" if body.get("cut") else "ok"
-        yield f"{at}   = {how}, {body.get('seconds', 0):.3f} s: {' '.join(str(body['text']).split())[:120]}"
-    elif event.kind == "asked":
-        yield f"{at}   ? {body['capability']}: {body['decision']} ({body['lifetime']})"
-
-
 @click.command("kill")
 @_pid
 @log_option
 def kill_command(pid: int, path: Path | None) -> None:
     """End process PID: nothing more is said in it. What was said stays, and can be forked."""
-    from twofile.kernel.kernel import grants_of
+    from twofile.kernel.looking import kill
 
     with _log(path) as log:
-        log.append(pid, "state", {"state": "killed"}, log.end(pid))
-        grants_of(log).end(pid)
+        kill(log, pid)
         click.echo(f"process {pid} is killed")
 
 
@@ -251,15 +215,12 @@ def fork_command(pid: int, path: Path | None, upto: int | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Every event as a line of JSON.")
 def replay_command(pid: int, path: Path | None, as_json: bool) -> None:
     """Show process PID from its beginning, event by event, with their numbers; --json exports it."""
+    from twofile.kernel.looking import replayed
+
     with _log(path) as log:
         for event in log.events(pid):
             if as_json:
                 click.echo(json.dumps(vars(event), ensure_ascii=False))
                 continue
-            at, body = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at)), event.body
-            if event.kind in ("user", "assistant", "result"):
-                calls = "".join(f" [{call['name']} {call['arguments']}]" for call in body.get("calls", ()))
-                words = f"{body.get('text', '')}{calls}"
-            else:
-                words = json.dumps(body, ensure_ascii=False)[:200]
-            click.echo(plain(f"{event.seq:>6} {at} {event.kind}: {words}"))
+            at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at))
+            click.echo(plain(f"{event.seq:>6} {at} {event.kind}: {replayed(event)}"))

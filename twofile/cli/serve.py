@@ -60,7 +60,7 @@ def serve_command(
     if pages and (anywhere or token):
         raise click.UsageError("the pages are for this machine: leave --host and --token out, or say --no-pages")
     pages = not (anywhere or token) if pages is None else pages
-    if not names and not remote and not pages:
+    if not (names or remote or pages):
         raise click.UsageError("give the names of models, or --remote")
     with ExitStack() as open_, socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -86,11 +86,13 @@ def serve_command(
             kernel = open_.enter_context(
                 Kernel(log_path(path), opener=lambda model, adapter: opening(model, adapter, how))
             )
-        for name in names:
+        paths: list[Path] = []
+        for name in names or (("assistant",) if pages and not remote else ()):
             short = name.removesuffix(".gguf").rpartition("/")[2]
             if kernel is not None:
                 adapter = str(how["adapter"].resolve()) if how["adapter"] else ""
-                add(Served.of(short, kernel.image(str(find(name)), adapter)))
+                paths.append(find(name))
+                add(Served.of(short, kernel.image(str(paths[-1]), adapter)))
                 continue
             served = Served.open(short, open_.enter_context(open_engine(name, how)))
             open_.callback(served.scheduler.close)
@@ -104,10 +106,10 @@ def serve_command(
             from twofile.tools.toolbox import Toolbox
 
             box = open_.enter_context(Toolbox(config_of()))
-            add_pages(app, open_.enter_context(Desk(kernel, box, models_folder().parent)))
+            add_pages(app, open_.enter_context(Desk(kernel, box, models_folder().parent, paths if names else ())))
             click.echo(f"{address}/")
         click.echo(f"{address}/v1")
-        note(f"models: {', '.join(models) or 'by name on the pages'}; Ctrl-C stops")
+        note(f"models: {', '.join(models)}; Ctrl-C stops")
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
         if browser and kernel is not None:
             threading.Timer(0.5, webbrowser.open, [f"{address}/"]).start()

@@ -30,7 +30,7 @@ class _Kept:
 
     def all(self) -> list[Grant]:
         found: list[Grant] = []
-        for event in self._log.events(0):
+        for event in (one for one in self._log.events(0) if one.kind == "grant"):
             rule = Grant(**event.body["rule"])
             if event.body["there"]:
                 found.append(rule)

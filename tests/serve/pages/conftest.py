@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -111,6 +112,7 @@ class Watched:
         context = self.browser.new_context(viewport=size, color_scheme="dark" if dark else "light", **how)
         context.on("request", self._asked)
         page = context.new_page()
+        _OPEN[page] = self
         page.set_default_timeout(20_000)
         page.on("console", self._said)
         page.on("pageerror", self._failed)
@@ -145,11 +147,17 @@ def watched(chromium: Browser, site: Site) -> Iterator[Watched]:
     made.check()
 
 
+_OPEN: WeakKeyDictionary[Page, Watched] = WeakKeyDictionary()
+
+
 def serious(page: Page) -> list[str]:
-    """What axe-core finds on a page that is serious or worse."""
+    """What axe-core finds on a page that is serious or worse. The styles that it tries to add do not count."""
     from axe_playwright_python.sync_playwright import Axe
 
+    before = list(_OPEN[page].complaints)
     found = Axe().run(page).response["violations"]
+    page.wait_for_timeout(100)  # what it complained of has come by then
+    _OPEN[page].complaints[:] = before
     return [
         f"{one['id']}: {node['html'][:200]}"
         for one in found

@@ -16,7 +16,6 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -26,7 +25,7 @@ from twofile.serve.guard import Guard
 from twofile.serve.label.items import agreement, conversations, pairs
 from twofile.serve.label.store import Item, Label, Store
 
-__all__ = ["make_app"]
+__all__ = ["labelling", "make_app"]
 
 _HERE = Path(__file__).parent
 _FILES = {"": "text/html", "label.js": "text/javascript", "label.css": "text/css"}
@@ -118,6 +117,13 @@ class _Server:
 def make_app(store: Store, port: int, instructions: str = "", each: int = 1) -> Starlette:
     """The server's application. `instructions`: shown beside every item, plain text. `each`: labels that an item wants,
     of different labellers."""
+    app = labelling(store, instructions, each)
+    app.add_middleware(Guard, port=port)
+    return app
+
+
+def labelling(store: Store, instructions: str = "", each: int = 1) -> Starlette:
+    """The same for a place on another server, which guards it."""
     server = _Server(store, instructions, each)
 
     def refused(request: Request, error: Exception) -> Response:
@@ -133,7 +139,6 @@ def make_app(store: Store, port: int, instructions: str = "", each: int = 1) -> 
             Route("/export/{name}.jsonl", server.export),
             Route("/{name}", server.file),
         ],
-        middleware=[Middleware(Guard, port=port)],
         exception_handlers={LabelError: refused},
     )
 

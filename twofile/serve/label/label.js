@@ -35,7 +35,7 @@ async function send() {
   try {
     for (let labels = waiting(); labels.length; labels = waiting()) {
       try {
-        const { outcome } = await call("/api/label", labels[0]);
+        const { outcome } = await call("api/label", labels[0]);
         if (outcome === "other") refuse(labels[0], "you have labelled this item in another window");
       } catch (error) {
         if (!(error instanceof RangeError)) throw error;
@@ -63,7 +63,7 @@ async function next() {
   }
   const mine = ++turn;
   try {
-    const found = await call(`/api/next?labeller=${encodeURIComponent(labeller)}`);
+    const found = await call(`api/next?labeller=${encodeURIComponent(labeller)}`);
     if (mine !== turn) return;
     const { items, done, mine: own } = found.counts;
     $("progress").textContent = `${done} of ${items} done, ${own} by you`;
@@ -168,7 +168,7 @@ async function undo() {
   turn++;
   const labeller = $("labeller").value.trim();
   if (undoing?.labeller !== labeller) undoing = { labeller, id: crypto.randomUUID() };
-  const found = await call("/api/undo", undoing).catch(() => null);
+  const found = await call("api/undo", undoing).catch(() => null);
   if (!found) return say("The server is away; undo again when it is back.");
   undoing = null;
   if (!found.item) return say("There is nothing to undo.");

@@ -54,6 +54,7 @@ class _Chat:
         self.settings = Settings(desk)
         self._last = 0  # the newest event that is shown
         self._live: LiveReply | None = None
+        self._partial: Element | None = None  # a reply that was cut off
         self._following: asyncio.Task[None] | None = None
         self._words = ""
         self.client = context.client
@@ -83,7 +84,8 @@ class _Chat:
     def _list(self) -> None:
         with el("aside", "list", aria_label="Conversations"):
             with el("div", "row"):
-                Field("Search", "", self._search, "search", at_once=True, data_key="ctrl+k", placeholder="Search (Ctrl+K)")
+                keys: dict[str, Any] = {"data_key": "ctrl+k", "placeholder": "Search (Ctrl+K)"}
+                Field("Search", "", self._search, "search", at_once=True, **keys)
             self.items = el("ul", "items")
             with el("div", "import"):
                 File("Import a conversation", self._import, ".json")
@@ -165,8 +167,14 @@ class _Chat:
         """A page for a new conversation."""
         self.settings.choose(model)
         self._pickable()
-        with self.talk, el("div", "welcome") as self.welcome:
-            el("h1", text="What would you like to know?")
+        with self.talk:
+            self.welcome = el("div", "welcome")
+        self._welcome()
+
+    def _welcome(self) -> None:
+        self.welcome.clear()
+        with self.welcome:
+            el("h1", text="What would you like to know?" if self.settings.answers else "How does it begin?")
             words(self.settings.about, "soft")
             with el("div", "row suggestions"):
                 for text in self.settings.suggestions:
@@ -191,7 +199,7 @@ class _Chat:
         await self._display(pid)
 
     async def _display(self, pid: int) -> None:
-        self.pid, self._last, self._live = pid, 0, None
+        self.pid, self._last, self._live, self._partial = pid, 0, None, None
         self.talk.clear()
         live = self.desk.turns.speaking(pid)
         self._append(live)
@@ -213,9 +221,13 @@ class _Chat:
                 if exchange.user.seq > self._last:
                     user(exchange.user, exchange.user.body, versions.get(exchange.user.seq, ()), self.actions)
                     self._last = exchange.user.seq
-                if exchange.reply and exchange.reply[-1].seq > self._last:
+                going_on = live is not None and exchange is found[-1] and not exchange.whole
+                if exchange.reply and exchange.reply[-1].seq > self._last and not going_on:
+                    if self._partial is not None:
+                        self._partial.delete()
                     mine = versions.get(exchange.reply[0].seq, ())
-                    reply(exchange, mine, self.actions, self.pid)
+                    shown = reply(exchange, mine, self.actions, self.pid)
+                    self._partial = None if exchange.whole else shown
                     self._last = exchange.reply[-1].seq
             if live is not None and live.words and not any(one.seq > live.since for one in before):
                 user(None, live.words, (), None)
@@ -225,6 +237,9 @@ class _Chat:
 
                     async def finish() -> None:
                         unfinished.delete()
+                        if self._partial is not None:
+                            self._partial.delete()
+                            self._partial, self._last = None, found[-1].user.seq
                         await self._begin(lambda process: process.go_on)
 
                     button("Finish it", finish, "tiny")
@@ -245,9 +260,11 @@ class _Chat:
                 while not live.done.is_set():
                     changed.clear()
                     if (now := (len(live.parts), live.asking)) != seen:
-                        seen = now
                         with self.client:
                             shown.update()
+                            if not seen:
+                                self._fill()  # the log has the user's words by now
+                        seen = now
                     await changed.wait()
                     await asyncio.sleep(_PAUSE)
                 with self.client:
@@ -311,9 +328,10 @@ class _Chat:
 
     async def _model(self, path: str) -> None:
         self.settings.path = Path(path)
-        if self.pid is not None:
-            await self._change()
-            await self._measure()
+        if self.pid is None:
+            return self._welcome()
+        await self._change()
+        return await self._measure()
 
     def _settings(self) -> None:
         self.settings.dialog(self.client.content, self._change)

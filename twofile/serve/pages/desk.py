@@ -7,7 +7,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +57,9 @@ class Upload:
 class Desk:
     """A context manager; closing it stops the turns and lets go of the engines. Jobs go on."""
 
-    def __init__(self, kernel: Kernel, box: Toolbox, home: Path) -> None:
-        self.kernel, self.box, self.home = kernel, box, home
+    def __init__(self, kernel: Kernel, box: Toolbox, home: Path, served: Iterable[Path] = ()) -> None:
+        """`served`: the models whose engines others use, too."""
+        self.kernel, self.box, self.home, self.served = kernel, box, home, frozenset(served)
         self.conversations = Conversations(kernel.log)
         self.turns, self.jobs = Turns(), Jobs(home / "jobs")
         self._open: dict[int, Process] = {}
@@ -77,23 +78,16 @@ class Desk:
 
     def models(self) -> list[Model]:
         """The models on this machine, those of the user first."""
-        from twofile.params.adapter import Adapter
-
         found: list[Model] = []
         for where, known in (("local", names.local()), ("pulled", names.pulled()), ("bundled", names.bundled())):
             for name, path in known.items():
-                try:
-                    if not Adapter.is_in(path):
-                        found.append(Model(name, path, where, path.stat().st_size))  # type: ignore[arg-type]
-                except OSError:
-                    continue  # it has just gone
+                if _is_adapter(path) is False:
+                    found.append(Model(name, path, where, path.stat().st_size))  # type: ignore[arg-type]
         return found
 
     def adapters(self) -> dict[str, Path]:
         """The adapters (LoRA) on this machine, by name."""
-        from twofile.params.adapter import Adapter
-
-        return {name: path for name, path in (names.local() | names.pulled()).items() if Adapter.is_in(path)}
+        return {name: path for name, path in (names.local() | names.pulled()).items() if _is_adapter(path)}
 
     def tools(self) -> dict[str, str]:
         """The tools that work here, each with what it is for."""
@@ -178,6 +172,8 @@ class Desk:
     def release(self, model: Path) -> None:
         """Let go of a model's engine. TwofileError while it speaks."""
         with self._lock:
+            if model in self.served:
+                raise TwofileError(f"{model.stem} is served to other programs", "leave its name out of twofile serve")
             users = [pid for pid, process in self._open.items() if Path(process.view.model) == model]
             if any(self.turns.speaking(pid) for pid in users):
                 raise TwofileError("a conversation is speaking with this model", "stop it first")
@@ -223,6 +219,16 @@ class Desk:
         except (OSError, ValueError, StopIteration):
             free = 0
         return free, shutil.disk_usage(folder).free
+
+
+def _is_adapter(path: Path) -> bool | None:
+    """None for a file that is damaged, or has just gone."""
+    from twofile.params.adapter import Adapter
+
+    try:
+        return Adapter.is_in(path)
+    except (TwofileError, OSError):
+        return None
 
 
 def _kind(path: Path) -> str:

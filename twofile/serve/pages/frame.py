@@ -29,6 +29,8 @@ T = TypeVar("T")
 @contextmanager
 def framed(place: str, classes: str = "") -> Iterator[Element]:
     """The frame of a page; what is made within is its main part. `place`: of `PLACES`."""
+    if (outer := context.client.content.parent_slot) is not None:
+        outer.parent.props["role"] = "presentation"  # NiceGUI's own <main>: the page has one
     el("a", "skip", "To the content", href="#main")
     with el("header", "bar"):
         link("twofile", "/", "mark")
@@ -114,7 +116,7 @@ def ago(at: float) -> str:
     from twofile.html.figures import short_span
 
     gone = time.time() - at
-    return "now" if gone < 5 else f"{short_span(gone)} ago"
+    return "now" if gone < 5 else f"{short_span(round(gone))} ago"
 
 
 async def in_thread(work: Callable[..., T], *args: Any) -> T:

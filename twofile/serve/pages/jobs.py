@@ -3,7 +3,8 @@
 A job is a folder: `job.json` says what it is, `out` and `err` have what it printed, `status` its exit status once it is
 over. While it runs it holds a lock on `lock`, so a server that was started again knows what still runs, and a number
 that the system gave to another process since is never taken for it. Stopping is an interrupt, as of Ctrl-C: what trains
-saves and leaves; the same job can be begun again, then with --resume where it trains.
+saves and leaves; the same job can be begun again, then with --resume where it trains. Of several that begin a job of
+one name at once, in this process or in others, one does. Cost: a shell a job, 1 MB, beside what the command takes.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,9 +31,17 @@ __all__ = ["Job", "Jobs"]
 
 State = Literal["running", "done", "failed", "stopped"]
 
-_SCRIPT = 'trap : INT; "$@"; status=$?; echo $status > status.new; mv status.new status'
+_SCRIPT = (
+    'trap : INT; echo $$ > pid.new; mv pid.new pid; "$@"; status=$?; echo $status > status.new; mv status.new status'
+)
+_RUN = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a server may ignore it
+    "runpy.run_module('twofile', run_name='__main__', alter_sys=True)"
+)
 _TAIL = 1 << 16  # bytes of what a job printed that are looked at
 _NAME = re.compile(r"[\w+-][\w.+-]{0,99}")
+_LONGEST = 200  # bytes of a name
+_PATIENCE = 2.0  # seconds that a job which has just begun has to say its number
 
 
 @dataclass(frozen=True)
@@ -49,24 +58,32 @@ class Job:
     @property
     def running(self) -> bool:
         """Whether any of its processes is there."""
-        try:
-            with (self.folder / "lock").open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        return _held(self.folder)
 
     @property
     def state(self) -> State:
-        """How it stands: a job without a status that does not run was killed."""
+        """How it stands: a job without a status that does not run was killed. What trains ends well when it is stopped,
+        so whoever was asked to stop is "stopped"."""
         if self.running:
             return "running"
         status = self._status()
-        if status == 0:
-            return "done"
-        return "stopped" if status in (None, 130) or (self.folder / "stop").exists() else "failed"
+        if status in (None, 130) or (self.folder / "stop").exists():
+            return "stopped"
+        return "done" if status == 0 else "failed"
+
+    @property
+    def ended(self) -> float | None:
+        """When it was over, seconds since 1970; None while it runs."""
+        if self.running:
+            return None
+        try:
+            return next(
+                (self.folder / name).stat().st_mtime
+                for name in ("status", "err", "job.json")
+                if (self.folder / name).exists()
+            )
+        except (OSError, StopIteration):
+            return self.begun
 
     def _status(self) -> int | None:
         try:
@@ -88,6 +105,8 @@ class Job:
         """What went wrong, in the words that it ended with; "" where nothing did."""
         if self.state != "failed":
             return ""
+        if self._status() == 137:
+            return "the system ended it, as it does where memory runs short"
         lines = [line for line in self.printed().splitlines() if line.strip()]
         at = next((i for i in reversed(range(len(lines))) if lines[i].startswith(("error:", "Error:"))), len(lines) - 3)
         return " ".join(lines[max(0, at) :]).removeprefix("error: ") or f"it ended with status {self._status()}"
@@ -99,18 +118,23 @@ class Job:
 
     def stop(self) -> None:
         """Interrupt it, as Ctrl-C does; nothing where it does not run."""
-        (self.folder / "stop").touch()
-        self._signal(signal.SIGINT)
+        self._end(signal.SIGINT)
 
     def kill(self) -> None:
         """End it at once: nothing is saved."""
-        (self.folder / "stop").touch()
-        self._signal(signal.SIGKILL)
+        self._end(signal.SIGKILL)
 
-    def _signal(self, what: signal.Signals) -> None:
-        if self.running:
-            with suppress(OSError, ValueError):  # it has just ended
-                os.killpg(int((self.folder / "pid").read_text()), what)
+    def _end(self, what: signal.Signals) -> None:
+        until = time.monotonic() + _PATIENCE
+        while self.running:
+            with suppress(OSError, ValueError):  # it has just begun, or just ended
+                number = int((self.folder / "pid").read_text())
+                (self.folder / "stop").touch()
+                os.killpg(number, what)
+                return
+            if time.monotonic() > until:
+                return
+            time.sleep(0.02)
 
     def wait(self, seconds: float) -> bool:
         """Whether it is over within so many seconds."""
@@ -126,18 +150,14 @@ class Jobs:
     """The jobs in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder.absolute()
 
     def all(self) -> list[Job]:
-        """Every job, the newest first."""
+        """Every job, the newest first; half a job, which a power cut left, is none."""
         found = []
         for path in self.folder.glob("*/job.json"):
-            try:
-                table = read_json(path, TwofileError, "")
-                given = {name: table[name] for name in ("kind", "name", "begun", "about")}
-                found.append(Job(path.parent, argv=tuple(table["argv"]), **given))
-            except (TwofileError, KeyError, TypeError):
-                continue  # half a job
+            with suppress(TwofileError, KeyError, TypeError, ValueError):
+                found.append(_job(path.parent, read_json(path, TwofileError, "")))
         return sorted(found, key=lambda job: -job.begun)
 
     def get(self, kind: str, name: str) -> Job | None:
@@ -147,35 +167,73 @@ class Jobs:
     def begin(self, kind: str, name: str, argv: Sequence[str], about: Mapping[str, Any] | None = None) -> Job:
         """Begin a job, in the place of an earlier one of the same kind and name. TwofileError where that runs, or the
         name is none."""
-        if not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(name) or len(name.encode()) > _LONGEST:
             raise TwofileError(f"{name!r} cannot be a name", "letters, digits and . _ + - only, and not a dot first")
         folder = self.folder / f"{kind}-{name}"
-        if (old := self.get(kind, name)) is not None and old.running:
-            raise TwofileError(f"{name} is being made", "stop it first")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        job = Job(folder, kind, name, tuple(argv), time.time(), dict(about or {}))
-        write_json(folder / "job.json", {**{k: v for k, v in vars(job).items() if k != "folder"}, "argv": list(argv)})
-        with (
-            (folder / "lock").open("wb") as lock,
-            (folder / "out").open("wb") as out,
-            (folder / "err").open("wb") as err,
-        ):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            process = subprocess.Popen(
-                ["/bin/sh", "-c", _SCRIPT, "sh", sys.executable, "-m", "twofile", *argv],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=folder, start_new_session=True,
-                pass_fds=[lock.fileno()],
-            )  # fmt: skip
-        (folder / "pid").write_text(str(process.pid))
+        with self._alone():
+            if _held(folder):
+                raise TwofileError(f"{name} is being made", "stop it first")
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            job = Job(folder, kind, name, tuple(argv), time.time(), dict(about or {}))
+            with (
+                (folder / "lock").open("wb") as lock,
+                (folder / "out").open("wb") as out,
+                (folder / "err").open("wb") as err,
+            ):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                told = {key: value for key, value in vars(job).items() if key != "folder"}
+                write_json(folder / "job.json", {**told, "argv": list(argv)})
+                process = subprocess.Popen(
+                    ["/bin/sh", "-c", _SCRIPT, "sh", sys.executable, "-c", _RUN, *argv],
+                    stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=folder, start_new_session=True,
+                    pass_fds=[lock.fileno()], env=_environment(),
+                )  # fmt: skip
         _reap(process)
         return job
 
     def forget(self, job: Job) -> None:
         """Remove a job's folder; what it made stays. TwofileError while it runs."""
-        if job.running:
-            raise TwofileError(f"{job.name} is being made", "stop it first")
-        shutil.rmtree(job.folder, ignore_errors=True)
+        with self._alone():
+            if job.running:
+                raise TwofileError(f"{job.name} is being made", "stop it first")
+            shutil.rmtree(job.folder, ignore_errors=True)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One at a time, of all threads and processes that begin and forget jobs here."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".begin").open("ab") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            yield
+
+
+def _held(folder: Path) -> bool:
+    """Whether somebody holds the lock of a job's folder. Who asks shares it, so that two who ask do not see each
+    other."""
+    try:
+        with (folder / "lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _job(folder: Path, table: Mapping[str, Any]) -> Job:
+    """A job as its file has it. KeyError, TypeError or ValueError for what is none."""
+    argv, about = table["argv"], table["about"]
+    if not isinstance(argv, list) or not isinstance(about, dict):
+        raise TypeError("no job")
+    kind, name, begun = str(table["kind"]), str(table["name"]), float(table["begun"])
+    return Job(folder, kind, name, tuple(map(str, argv)), begun, about)
+
+
+def _environment() -> dict[str, str]:
+    """As of this process; a home that was named from here is found from the job's folder."""
+    home = os.environ.get("TWOFILE_HOME")
+    return dict(os.environ) | ({"TWOFILE_HOME": str(Path(home).expanduser().absolute())} if home else {})
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:

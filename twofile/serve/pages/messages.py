@@ -225,10 +225,12 @@ class LiveReply:
                 elif part.kind == "call":
                     self._call = part.body
                     self._card = tool(part.body, None)
-                elif self._card is not None:
-                    self._card.delete()
+                else:
+                    if self._card is not None:
+                        self._card.delete()
+                    known = self._call if self._card is not None else {"name": part.body["name"], "arguments": {}}
                     self._card = None
-                    tool(self._call, part.body)
+                    tool(known, part.body)
         self._shown = len(turn.parts)
         self._wait.set_visibility(not turn.parts or turn.parts[-1].kind != "text")
         if turn.asking is not self._asked:

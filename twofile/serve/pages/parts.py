@@ -7,9 +7,10 @@ it. What people read or press has words of its own or an `aria-label`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import isawaitable
 from typing import Any
 
-from nicegui import background_tasks
+from nicegui import background_tasks, context
 from nicegui.element import Element
 from nicegui.elements.mixins.text_element import TextElement
 
@@ -43,8 +44,16 @@ def button(text: str, press: Handler | None = None, classes: str = "", **attribu
     """A button; `press` without arguments, may be a coroutine. A text of one sign wants an `aria_label`."""
     made = el("button", f"button {classes}".strip(), text, type="button", **attributes)
     if press is not None:
-        made.on("click", lambda: press(), [])
+        made.on("click", lambda: _pressed(press), [])
     return made
+
+
+async def _pressed(press: Handler) -> None:
+    """Call a handler as of the page: what was pressed may be gone before it ends."""
+    with context.client:
+        done = press()
+        if isawaitable(done):
+            await done
 
 
 def link(text: str, target: str, classes: str = "", **attributes: Any) -> TextElement:
@@ -96,13 +105,13 @@ class Field(Element, component="assets/field.js"):
         self.on("change", self._changed)
 
     def _changed(self, event: Any) -> Any:
-        self.value = event.args
-        self.props["value"] = event.args
+        self.value = event.args  # the page has it: told again, it would take back what was typed since
         return self._change(event.args) if self._change is not None else None
 
     def set(self, value: Any) -> None:
         """Show another value."""
         self.value = self.props["value"] = value
+        self.props["told"] = int(self.props.get("told", 0)) + 1
         self.update()
 
     def choose_from(self, options: Mapping[str, str], value: str) -> None:

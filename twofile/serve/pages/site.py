@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from fastapi import FastAPI
+from nicegui import app as nicegui
 from nicegui import ui
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -25,6 +26,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from twofile.errors import KernelError, TwofileError
+from twofile.serve.label.app import labelling
 from twofile.serve.pages import chat, inside, library, processes, train
 from twofile.serve.pages.desk import LARGEST, Desk
 from twofile.serve.pages.markup import Blocks
@@ -183,9 +185,11 @@ def add_pages(app: Starlette, desk: Desk) -> None:
         Route("/kept/{name}", files.kept),
         Route("/export/{pid:int}.{form}", files.export),
         Route("/live/{pid:int}/{part:int}", files.live),
+        Mount("/label", labelling(desk.labels)),
         Mount("/assets", StaticFiles(directory=_ASSETS)),
     ]
     ui.add_head_html(_HEAD, shared=True)
+    nicegui.config.quasar_config["loadingBar"]["skipHijack"] = True  # no bar of its own at every upload
     for page in (chat, inside, train, library, processes):
         page.add(desk)
     app.user_middleware.append(Middleware(_Policy))  # within the guard, whose policy is of what has none

@@ -25,7 +25,7 @@ from twofile.html.page import COLOURS, page
 from twofile.train.history import Group, History, Mark
 from twofile.train.report import ladder_chart, usage
 
-__all__ = ["report"]
+__all__ = ["curves", "report"]
 
 _AXES = ("tokens", "seconds")
 _EARLY = 0.03  # of a run: its first losses may leave the frame
@@ -112,9 +112,19 @@ def _overview(runs: Sequence[History]) -> str:
     return f'<div class="card" style="margin-top:20px"><div class="wide">{table}</div></div>'
 
 
+def curves(run: History) -> str:
+    """The figures that one looks at while a run goes on, as HTML: its loss, its bits per byte, its speed. A `.tokens`
+    and a `.seconds` part of each exclude one another; the colours are the page's."""
+    return f"{_loss([run])}{_bits([run])}{_speed([run])}" if run.groups else ""
+
+
+def _loss(runs: Sequence[History]) -> str:
+    return _measure(runs, "loss", "Loss", "nats a token", large=True, early=_EARLY)
+
+
 def _charts(runs: Sequence[History]) -> str:
     parts = [
-        _measure(runs, "loss", "Loss", "nats a token", large=True, early=_EARLY),
+        _loss(runs),
         _bits(runs),
         _measure(runs, "rate", "Learning rate", "share of its peak", unit="%", zero=True, plain=True),
         _measure(runs, "norm", "Gradient norm", "before clipping", log=True),

@@ -3,25 +3,26 @@ const { h } = Vue;
 let made = 0;
 
 export default {
-  props: { label: String, kind: String, value: null, options: Array, atOnce: Boolean, more: Object },
+  props: { label: String, kind: String, value: null, told: Number, options: Array, atOnce: Boolean, more: Object },
   emits: ["change"],
   data() {
     return { held: this.value, name: `field-${++made}` };
   },
   watch: {
-    value(value) {
-      this.held = value;
+    told() {
+      this.held = this.value;
     },
   },
   methods: {
     take(event) {
       const control = event.target;
       this.held = this.kind === "checkbox" ? control.checked : control.value;
-      this.$emit("change", this.held);
+      if (event.type === "change" || this.atOnce) this.$emit("change", this.held);
     },
   },
   render() {
-    const given = { ...this.more, id: this.name, [this.atOnce ? "onInput" : "onChange"]: this.take };
+    const given = { ...this.more, id: this.name, onInput: this.take };
+    if (!this.atOnce) given.onChange = this.take;
     let control;
     if (this.kind === "select") {
       const options = (this.options || []).map(([value, words]) =>
