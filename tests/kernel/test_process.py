@@ -491,3 +491,51 @@ def test_pictures_are_kept_beside_the_log(kernel: Kernel, monkeypatch: pytest.Mo
     for name in ("../kernel.db", "x.png", f"{kept['name']}/.."):
         with pytest.raises(KernelError, match="is no picture"):
             kernel.log.kept(name)
+
+
+def test_a_reply_is_begun_with_given_tokens(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = play(monkeypatch, [["one way"], [" way"]])
+    process = kernel.spawn("tiny")
+    list(process.say("which?"))
+    branch = kernel.fork(process, upto=kernel.log.events(process.pid)[1].seq)
+    begun = branch.image.engine.tokenize("another")
+    said = list(branch.go_on(begun=begun))
+    assert texts(said) == "another way"
+    assert asked[1]["ids"] == [*asked[0]["ids"], *begun]
+    reply = kernel.log.events(branch.pid)[-1].body
+    assert (reply["text"], reply["tokens"][: len(begun)]) == ("another way", begun)
+    assert 0 <= reply["pace"]["first"] <= reply["pace"]["seconds"]
+
+
+def test_a_process_goes_on_with_what_was_changed(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = play(monkeypatch, [["a"], ["b"]])
+    process = kernel.spawn("tiny", "Be kind.")
+    list(process.say("hi"))
+    kernel.change(process.pid, system="Be brief.", tools=["calculator"], limit=["net:*"], sampling={"seed": 1})
+    again = kernel.open(process.pid)
+    list(again.say("hi again"))
+    assert (again.view.system, again.view.tools, again.view.limit) == ("Be brief.", ("calculator",), ("net:*",))
+    assert kernel.beginning(process.pid)["sampling"] == {"seed": 1}
+    assert [tool["function"]["name"] for tool in asked[1]["tools"]] == ["calculator"]
+    with pytest.raises(KernelError, match="no tool"):
+        kernel.change(process.pid, tools=["nothing"])
+    with pytest.raises(KernelError, match="no parent"):
+        kernel.change(process.pid, parent=7)
+    with kernel.log.speaking(process.pid), pytest.raises(KernelError, match="speaking"):
+        kernel.change(process.pid, system="no")
+
+
+def test_a_title_is_no_rule(kernel: Kernel) -> None:
+    kernel.grants.add(Grant("py:exec", "allow", "always"))
+    kernel.log.note("title", {"process": 1, "title": "a talk"})
+    assert [rule.pattern for rule in kernel.grants.rules] == ["py:exec"]
+
+
+def test_a_model_is_let_go_of_and_opened_again(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(monkeypatch, [["a"], ["b"]])
+    process = kernel.spawn("tiny")
+    list(process.say("hi"))
+    assert kernel.opened == ["tiny"]
+    kernel.release("tiny")
+    assert kernel.opened == []
+    assert texts(kernel.open(process.pid).say("still there?")) == "b"

@@ -66,7 +66,7 @@ def test_said_streamed_and_kept(watched: Watched, site: Site) -> None:
     expect(page.locator(".message.reply")).to_contain_text("391")
     expect(page.locator(".tool summary")).to_contain_text("calculator")
     expect(page.locator(".pace")).to_contain_text(re.compile(r"tokens/s · first after [\d.]+ s · \d+ tokens, read"))
-    expect(page.locator(".meter")).to_contain_text(re.compile(r"\d+ of 512 tokens .* pages in, 0 out"))
+    expect(page.locator(".meter")).to_contain_text(re.compile(r"\d+ of 512 tokens .* pages: \d+ in, 0 out"))
     assert re.search(r"/chat/\d+$", page.url)
     assert serious(page) == []
     page.reload()
@@ -213,7 +213,7 @@ def test_what_left_the_window_is_told_and_what_is_pinned_stays(watched: Watched,
     said = [f"{'Question' if i % 2 == 0 else 'Answer'} {i}: " + "words of no use " * 12 for i in range(16)]
     page = watched.open(f"/chat/{_made(site, *said)}")
     expect(page.locator(".banner")).to_contain_text(re.compile(r"\d+ earlier pages left the window"))
-    expect(page.locator(".meter")).to_contain_text(re.compile(r"pages in, \d+ out"))
+    expect(page.locator(".meter")).to_contain_text(re.compile(r"pages: \d+ in, [1-9]\d* out"))
     page.locator(".message.user").last.get_by_role("button", name="Pin").click()
     expect(page.locator(".meter")).to_contain_text("1 pinned")
     page.locator(".window summary").click()

@@ -283,9 +283,9 @@ def test_what_a_job_and_a_model_say_is_text(watched: Watched, site: Site) -> Non
     shutil.rmtree(site.home / "runs" / "evil")
 
 
-def test_a_model_is_made_while_the_server_is_killed(watched: Watched, site: Site, tmp_path: Path) -> None:
+def test_two_minutes_and_a_killed_server_make_a_model(watched: Watched, site: Site, tmp_path: Path) -> None:
     page = watched.open("/train")
-    _fill(page, tmp_path, "tales", "0.25")
+    _fill(page, tmp_path, "tales", "2")
     page.get_by_text("What this would train").click()
     expect(page.locator(".foretold .headline")).to_contain_text("parameters", timeout=60_000)
     page.get_by_role("button", name="Start training").click()
@@ -306,7 +306,7 @@ def test_a_model_is_made_while_the_server_is_killed(watched: Watched, site: Site
     expect(link).to_be_visible()
     link.click()
     chat = page.get_by_role("link", name="Chat with it")
-    expect(chat).to_be_visible(timeout=90_000)
+    expect(chat).to_be_visible(timeout=300_000)
     expect(page.locator("main .tag")).to_have_text("done")
     assert page.locator(".samples li").count() >= 1
     page.get_by_role("button", name="time", exact=True).click()
@@ -320,6 +320,13 @@ def test_a_model_is_made_while_the_server_is_killed(watched: Watched, site: Site
     assert page.request.get(f"{site.address}/train/report/none").status == 404
     chat.click()
     page.wait_for_url(re.compile(r"/\?model=tales$"))
+    expect(page.locator(".welcome")).to_contain_text("tales is a base model")
+    page.get_by_label("Message the model").fill("The")
+    page.keyboard.press("Enter")
+    expect(page.locator(".message.reply:not(.live-reply)")).to_have_count(1)
+    said = page.locator(".message.reply .markup").inner_text()
+    known = set(re.findall(r"\w+", _text()))
+    assert len(set(re.findall(r"\w+", said)) & known) >= 3, said
 
 
 def test_a_training_is_stopped_and_goes_on(watched: Watched, site: Site, tmp_path: Path) -> None:

@@ -459,7 +459,7 @@ def _meter(process: Process, frame: Frame, cards: Any, unpin: Callable[[int], An
             share = min(100, round(100 * used / window))
             el("progress", value=str(used), max=str(window), aria_label="Tokens before the model")
             pinned = f", {len(cards)} pinned" if cards else ""
-            state = f"{len(frame.resident)} pages in, {len(frame.out)} out{pinned}"
+            state = f"pages: {len(frame.resident)} in, {len(frame.out)} out{pinned}"
             el("span", "small soft", f"{used:,} of {window:,} tokens ({share}%) · {state}")
         with el("ul", "segments small"):
             for one in frame.segments:

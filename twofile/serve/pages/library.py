@@ -53,7 +53,8 @@ class _Library:
         self._free = (0, 0)
         with framed("/library", "plain library"):
             with el("div", "row top"):
-                el("h1", "grow", "Library")
+                el("h1", text="Library")
+                el("span", "grow")
                 self.room = words("", "soft small")
             self._pull_form()
             self.jobs = el("section", "stack", aria_label="Jobs")
