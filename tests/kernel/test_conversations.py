@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +71,9 @@ def test_versions_are_found_from_every_branch(log: Log) -> None:
 def test_what_is_forgotten_is_on_the_disk_no_more(log: Log, tmp_path: Path) -> None:
     gone, stays = _begun(log, "my secret walrus", "hush"), _begun(log, "something else", "yes")
     both, alone = log.keep(b"seen in both", "png"), log.keep(b"seen in one", "png")
+    attached = log.keep(b"attached", "png")
+    shown = {"text": "", "files": [{"name": "a.png", "picture": attached}]}
+    log.append(gone, "user", {"text": "look", "shown": shown}, log.end(gone))
     for pid, names in ((gone, [both, alone]), (stays, [both])):
         body = {"call": "a", "name": "plot", "text": "", "images": [{"name": name, "about": ""} for name in names]}
         log.append(pid, "result", body, log.end(pid))
@@ -83,6 +88,7 @@ def test_what_is_forgotten_is_on_the_disk_no_more(log: Log, tmp_path: Path) -> N
         log.events(gone)
     assert log.kept(both).exists()
     assert not log.kept(alone).exists()
+    assert not log.kept(attached).exists()
     log.close()
     assert not any(b"walrus" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
@@ -99,8 +105,41 @@ def test_exported_and_read_back(log: Log) -> None:
     assert _texts(log, kept.family(new)[0]) == ["one", "first", "two", "second"]
     assert [one.title for one in kept.all()] == ["A talk", "A talk"]
     view = view_of(log.events(new), len)
-    assert (view.model, view.system, view.tools, view.limit) == ("other model", "be kind", (), ())
+    assert (view.model, view.system, view.tools, view.limit) == ("other model", "", (), ())
     assert not any(page.label.trusted for turn in view.turns for page in turn.pages)
+
+
+def _with(exported: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Its first process, with another event."""
+    first = exported["processes"][0]
+    return {**first, "events": [*first["events"], {**first["events"][-1], **more}]}
+
+
+def _deep() -> dict[str, Any]:
+    held: Any = 1
+    for _ in range(200):
+        held = [held]
+    return {"id": "a", "name": "b", "arguments": {"x": held}}
+
+
+def test_a_branch_of_nothing_said_is_read_back_so(log: Log) -> None:
+    root = _begun(log, "one", "first")
+    branch = _said(log, log.fork(root, log.events(root)[0].seq).pid, "other", "its reply")
+    kept = Conversations(log)
+    assert _texts(log, kept.imported(kept.exported(branch), "m")) == ["other", "its reply"]
+
+
+def test_many_branches_are_looked_at_together(log: Log) -> None:
+    root = _begun(log, *["words"] * 200)
+    pid = root
+    for _ in range(1200):  # each of the one before
+        pid = log.fork(pid).pid
+    kept = Conversations(log)
+    start = time.monotonic()
+    assert len(log.events(pid)) == 1401
+    assert kept.versions(pid) == {}
+    assert len(kept.all()) == 1
+    assert time.monotonic() - start < 5
 
 
 def test_messages_are_read_and_nonsense_is_refused(log: Log) -> None:
@@ -116,6 +155,8 @@ def test_messages_are_read_and_nonsense_is_refused(log: Log) -> None:
     for wrong in (
         None, 7, "text", [], [{"role": "user"}], [{"role": "user", "content": 7}], {"form": "other"},
         {**good, "processes": []}, {**good, "processes": [{}]}, {**good, "processes": None},
+        {**good, "processes": good["processes"] * 600}, {**good, "processes": [_with(good, seq=float("inf"))]},
+        {**good, "processes": [_with(good, kind="assistant", body={"text": "", "calls": [_deep()]})]},
         {**good, "processes": [*good["processes"], {"process": 9, "of": 77, "upto": 1, "events": []}]},
     ):  # fmt: skip
         with pytest.raises(KernelError):

@@ -106,9 +106,10 @@ def serve_command(
             from twofile.tools.toolbox import Toolbox
 
             box = open_.enter_context(Toolbox(config_of()))
-            add_pages(app, open_.enter_context(Desk(kernel, box, models_folder().parent, paths if names else ())))
-            click.echo(f"{address}/")
+            add_pages(app, open_.enter_context(Desk(kernel, box, models_folder().parent, paths)))
         click.echo(f"{address}/v1")
+        if kernel is not None:
+            click.echo(f"pages: {address}/")
         note(f"models: {', '.join(models)}; Ctrl-C stops")
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
         if browser and kernel is not None:

@@ -2,7 +2,8 @@
 
 Where a message was edited or a reply made again there are versions: branches that have the same messages up to there. A
 title is what a person called it, else the first words that were said. Exported, a conversation is JSON that this reads
-back; what is read back is new processes with what was said alone: it is granted nothing, and nothing in it is trusted.
+back; what is read back is new processes with what was said alone: it has no instructions and no tools, is granted
+nothing, and nothing in it is trusted.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from typing import Any
 
 from twofile.errors import KernelError
 from twofile.kernel.label import Label
-from twofile.kernel.log import Event, Log
+from twofile.kernel.log import Log
 
 __all__ = ["Conversation", "Conversations", "Version"]
 
 _FORM = "twofile conversation"
 _TITLE = 80  # characters
-_MOST = 100_000  # events that are read back
+_MOST, _BRANCHES = 20_000, 500  # events and processes that are read back
+_DEEP = 50  # of what a call's arguments hold
 _SAID = ("user", "assistant", "result")
 
 
@@ -51,7 +53,7 @@ class Conversations:
     def all(self, words: str = "") -> list[Conversation]:
         """The conversations in which these words were said, or whose title has them; the newest first."""
         outline = self.log.outline()
-        parents = {pid: parent for pid, parent, _, _ in outline}
+        roots = _roots({pid: parent for pid, parent, _, _ in outline})
         named = {
             event.body["process"]: str(event.body["title"]) for event in self.log.events(0) if event.kind == "title"
         }
@@ -59,7 +61,7 @@ class Conversations:
         found: dict[int, Conversation] = {}
         wanted: set[int] = set()
         for pid, _, at, said in outline:
-            root = _root(pid, parents)
+            root = roots[pid]
             old = found.get(root)
             if old is None:
                 title = named.get(root) or " ".join(str(said or "").split())[:_TITLE]
@@ -73,11 +75,10 @@ class Conversations:
 
     def family(self, pid: int) -> list[int]:
         """All processes of a process's conversation, the first first."""
-        parents = {one: parent for one, parent, _ in self.log.processes()}
-        if pid not in parents:
+        roots = _roots({one: parent for one, parent, _ in self.log.processes()})
+        if pid not in roots:
             raise KernelError(f"there is no process {pid}", "twofile ps")
-        root = _root(pid, parents)
-        return [one for one in parents if _root(one, parents) == root]
+        return [one for one, root in roots.items() if root == roots[pid]]
 
     def rename(self, pid: int, title: str) -> None:
         """Call a process's conversation something else; "" is its first words again."""
@@ -90,7 +91,7 @@ class Conversations:
     def versions(self, pid: int) -> dict[int, list[Version]]:
         """For each message of a process that has others in its place: all of them, in the order in which they were
         made. A message is known by its event: a user's, or the first of a reply."""
-        paths = {one: _path(self.log.events(one)) for one in self.family(pid)}
+        paths = self._paths(self.family(pid))
         newest = {one: (one == pid, path[-1] if path else 0) for one, path in paths.items()}
         own, found = paths[pid], dict[int, list[Version]]()
         alike = set(paths)
@@ -103,6 +104,26 @@ class Conversations:
                 found[seq] = [Version(other, there[other]) for other in sorted(there)]
             alike = {one for one in alike if len(paths[one]) > place and paths[one][place] == seq}
         return found
+
+    def _paths(self, family: Sequence[int]) -> dict[int, list[int]]:
+        """The messages of each process of a family that can have versions: a user's, and the first of each reply."""
+        branches = self.log.branches()
+        own: dict[int, list[tuple[int, str]]] = {one: [] for one in family}
+        for one, seq, kind in self.log.messages(family):
+            own[one].append((seq, kind))
+        said: dict[int, list[tuple[int, str]]] = {}
+        for one in family:
+            parent, upto = branches[one]
+            before = [] if parent is None else [had for had in said[parent] if upto is None or had[0] <= upto]
+            said[one] = before + own[one]
+        return {
+            one: [
+                seq
+                for at, (seq, kind) in enumerate(messages)
+                if kind == "user" or (kind == "assistant" and at and messages[at - 1][1] == "user")
+            ]
+            for one, messages in said.items()
+        }
 
     def exported(self, pid: int) -> dict[str, Any]:
         """A process's conversation with all its branches, as JSON."""
@@ -126,37 +147,38 @@ class Conversations:
         messages: Any = given.get("messages") if isinstance(given, Mapping) else given
         try:
             said = [(one["role"], one["content"]) for one in messages if one["role"] in ("user", "assistant")]
-            system = " ".join(one["content"] for one in messages if one["role"] == "system")
             wrong = not said or not all(isinstance(text, str) for _, text in said)
         except (TypeError, KeyError, AttributeError):
             wrong = True
         if wrong:
             raise KernelError("this is no conversation", "JSON that was exported here, or a list of role and content")
-        return self._made([(kind, {"text": text}) for kind, text in said], model, system, None, None)[0]
+        return self._made([(kind, {"text": text}) for kind, text in said], model, None, None)[0]
 
     def _branches(self, given: Mapping[str, Any], model: str) -> int:
         made: dict[int, int] = {}
-        moved: dict[int, int] = {}
+        moved: dict[int, dict[int, int]] = {}  # of each process, with what it is a branch of: old numbers to new ones
         last = 0
         try:
+            if len(given["processes"]) > _BRANCHES or sum(len(one["events"]) for one in given["processes"]) > _MOST:
+                raise ValueError("too much")
             for process in given["processes"]:
                 events = [(str(event["kind"]), event["body"], int(event["seq"])) for event in process["events"]]
-                system = next((str(body.get("system", "")) for kind, body, _ in events if kind == "begin"), "")
                 said = [(kind, _plain(kind, body), seq) for kind, body, seq in events if kind in _SAID]
-                parent = process["of"]
-                before = [moved[seq] for seq in moved if parent is not None and seq <= process["upto"]]
-                of = None if parent is None else made[parent]
-                pid, seqs = self._made(
-                    [(kind, body) for kind, body, _ in said], model, system, of, max(before, default=None)
-                )
-                moved |= dict(zip([seq for _, _, seq in said], seqs, strict=True))
-                made[int(process["process"])] = last = pid
+                parent, of, upto, before = process["of"], None, None, dict[int, int]()
+                if parent is not None:
+                    of = made[parent]
+                    before = {old: new for old, new in moved[parent].items() if old <= process["upto"]}
+                    upto = max(before.values(), default=self.log.events(of)[0].seq)
+                pid, seqs = self._made([(kind, body) for kind, body, _ in said], model, of, upto)
+                number = int(process["process"])
+                made[number] = last = pid
+                moved[number] = before | dict(zip([seq for _, _, seq in said], seqs, strict=True))
             if isinstance(title := given.get("title"), str) and title and made:
                 self.rename(last, title)
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
+        except Exception as error:  # whatever a file can make of it
             if made:
                 self.log.forget(made.values())
-            raise KernelError("this conversation is damaged", "export it again") from error
+            raise KernelError("this conversation is damaged, or too large", "export it again") from error
         if not made:
             raise KernelError("this conversation is empty")
         return last
@@ -165,7 +187,6 @@ class Conversations:
         self,
         said: Sequence[tuple[str, Mapping[str, Any]]],
         model: str,
-        system: str,
         of: int | None,
         upto: int | None,
     ) -> tuple[int, list[int]]:
@@ -173,7 +194,7 @@ class Conversations:
         if len(said) > _MOST:
             raise KernelError(f"a conversation has at most {_MOST:,} messages")
         if of is None:
-            event = self.log.begin("begin", {"model": model, "system": system, "tools": [], "limit": [], "adapter": ""})
+            event = self.log.begin("begin", {"model": model, "system": "", "tools": [], "limit": [], "adapter": ""})
         else:
             event = self.log.begin("fork", {"of": of}, parent=of, upto=upto)
         pid, after, seqs = event.pid, event.seq, []
@@ -184,20 +205,11 @@ class Conversations:
         return pid, seqs
 
 
-def _root(pid: int, parents: Mapping[int, int | None]) -> int:
-    while (parent := parents.get(pid)) is not None:
-        pid = parent
-    return pid
-
-
-def _path(events: Sequence[Event]) -> list[int]:
-    """The messages that can have versions: a user's, and the first of each reply."""
-    found: list[int] = []
-    before = ""
-    for event in events:
-        if event.kind == "user" or (event.kind == "assistant" and before == "user"):
-            found.append(event.seq)
-        before = event.kind if event.kind in _SAID else before
+def _roots(parents: Mapping[int, int | None]) -> dict[int, int]:
+    """The first process of each one's family; `parents` by number, so that what is branched of comes first."""
+    found: dict[int, int] = {}
+    for pid, parent in parents.items():
+        found[pid] = pid if parent is None else found.get(parent, parent)
     return found
 
 
@@ -209,7 +221,22 @@ def _plain(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
             {"id": str(call["id"]), "name": str(call["name"]), "arguments": dict(call["arguments"])}
             for call in body.get("calls", ())
         ]
+        if any(_depth(call["arguments"]) > _DEEP for call in calls):
+            raise ValueError("too deep")
         found |= {"calls": json.loads(json.dumps(calls)), "reason": "end", "usage": {}}
     if kind == "result":
         found |= {"call": str(body["call"]), "name": str(body["name"]), "error": bool(body.get("error"))}
     return found
+
+
+def _depth(value: Any) -> int:
+    """How deep a value of JSON goes, as far as it matters."""
+    deep, level = 0, [value]
+    while level and deep <= _DEEP:
+        deep += 1
+        level = [held for one in level for held in _held(one)]
+    return deep
+
+
+def _held(value: Any) -> list[Any]:
+    return [*value.values()] if isinstance(value, Mapping) else value if isinstance(value, list) else []

@@ -202,17 +202,30 @@ class Log:
     def events(self, pid: int, after: int = 0) -> list[Event]:
         """The events of a process in their order, those that it has from its parent first; `after`: only later ones.
         KernelError where there is no such process."""
-        try:
-            rows = self._database.rows("SELECT parent, upto FROM process WHERE pid = ?", pid)
-        except sqlite3.DatabaseError as error:
-            raise KernelError(f"what {self.path} says of process {pid} is damaged ({error})", "twofile ps") from error
-        if not rows:
-            raise KernelError(f"there is no process {pid}", "twofile ps")
-        parent, upto = rows[0]
-        found = []
-        if parent is not None:
-            found = [event for event in self.events(parent, after) if upto is None or event.seq <= upto]
-        return found + self._read(pid, after)
+        line: list[tuple[int, int | None]] = []  # it and what it is a branch of, each with the last event that counts
+        ahead, most = pid, None
+        while True:
+            try:
+                rows = self._database.rows("SELECT parent, upto FROM process WHERE pid = ?", ahead)
+            except sqlite3.DatabaseError as error:
+                words = f"what {self.path} says of process {pid} is damaged ({error})"
+                raise KernelError(words, "twofile ps") from error
+            except OverflowError:
+                rows = []
+            if not rows:
+                raise KernelError(f"there is no process {pid}", "twofile ps")
+            line.append((ahead, most))
+            parent, upto = rows[0]
+            if parent is None:
+                break
+            most = upto if most is None else most if upto is None else min(most, upto)
+            ahead = parent
+        return [
+            event
+            for one, last in reversed(line)
+            for event in self._read(one, after)
+            if last is None or event.seq <= last
+        ]
 
     def _read(self, pid: int, after: int) -> list[Event]:
         query = f"SELECT {_EVENT} FROM event WHERE pid = ? AND seq > ? ORDER BY seq"
@@ -247,6 +260,18 @@ class Log:
             " GROUP BY p.pid ORDER BY p.pid"
         )
 
+    def messages(self, pids: Iterable[int]) -> list[tuple[int, int, str]]:
+        """Process, number and kind of the messages that processes have written themselves, in their order."""
+        wanted = ", ".join(str(int(pid)) for pid in pids)
+        kinds = "('user', 'assistant', 'result')"
+        query = f"SELECT pid, seq, kind FROM event WHERE pid IN ({wanted}) AND kind IN {kinds} ORDER BY seq"
+        return self._database.rows(query)
+
+    def branches(self) -> dict[int, tuple[int | None, int | None]]:
+        """What each process is a branch of, and up to which event; a branch comes after what it is one of."""
+        rows = self._database.rows("SELECT pid, parent, upto FROM process WHERE pid > 0 ORDER BY pid")
+        return {pid: (parent, upto) for pid, parent, upto in rows}
+
     def saying(self, words: str) -> set[int]:
         """The processes in which somebody said these words, capital or not."""
         escaped = re.sub(r"([%_\\])", r"\\\1", words)
@@ -258,17 +283,17 @@ class Log:
     def forget(self, pids: Iterable[int]) -> None:
         """Delete processes with all that was said in them, from the disk too, and the pictures that they alone show.
         What is a branch of one of them must be among them. KernelError where somebody speaks with one."""
-        gone = sorted(set(pids))
+        gone = sorted({int(pid) for pid in pids})
         if busy := [pid for pid in gone if self.busy(pid)]:
             raise KernelError(f"process {busy[0]} is speaking", "stop it first")
-        marks = ", ".join("?" * len(gone))
+        these = f"({', '.join(map(str, gone))})"
         with self._writing():
-            shown = self._base.execute(f"SELECT body FROM event WHERE pid IN ({marks}) AND kind = 'result'", gone)
-            pictures = {one["name"] for (body,) in shown for one in json.loads(body).get("images", ())}
-            self._base.execute(f"DELETE FROM event WHERE pid IN ({marks})", gone)
+            shown = self._base.execute(f"SELECT body FROM event WHERE pid IN {these} AND kind IN ('user', 'result')")
+            pictures = {name for (body,) in shown for name in _pictures(json.loads(body))}
+            self._base.execute(f"DELETE FROM event WHERE pid IN {these}")
             about = "kind = 'title' AND json_extract(body, '$.process')"
-            self._base.execute(f"DELETE FROM event WHERE pid = 0 AND {about} IN ({marks})", gone)
-            self._base.execute(f"DELETE FROM process WHERE pid IN ({marks})", gone)
+            self._base.execute(f"DELETE FROM event WHERE pid = 0 AND {about} IN {these}")
+            self._base.execute(f"DELETE FROM process WHERE pid IN {these}")
             for name in pictures:
                 if not self._base.execute("SELECT 1 FROM event WHERE instr(body, ?) LIMIT 1", (name,)).fetchone():
                     self.kept(name).unlink(missing_ok=True)
@@ -316,6 +341,15 @@ class Log:
             raise KernelError(f"{self.path} cannot be written: {self.only_read}", "name another file")
         with self._database.writing():
             yield
+
+
+def _pictures(body: Mapping[str, Any]) -> Iterator[str]:
+    """The pictures that a result gave, or that a user attached."""
+    for one in body.get("images", ()):
+        yield one["name"]
+    for one in (body.get("shown") or {}).get("files", ()):
+        if one.get("picture"):
+            yield one["picture"]
 
 
 def _event(row: tuple[int, int, str, str, float]) -> Event:

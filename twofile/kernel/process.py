@@ -226,7 +226,11 @@ class Process:
         self, approve: Approve, sampling: Sampling, poll: Callable[[], bool] | None, begun: Sequence[int]
     ) -> Iterator[Said]:
         """Rounds of saying and calling, until there are no calls."""
+        words, body = "", dict[str, Any]()
         for lap in range(self.budget.rounds + 1):
+            if lap and self._over(poll):
+                yield Said("done", words, body)
+                return
             view = self.look()
             frame = self.memory.frame(view)
             for kind, body in frame.changes:

@@ -25,6 +25,8 @@ _ADDED = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 
@@ -44,7 +46,7 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        if refused := self._refused(Headers(scope=scope)):
+        if refused := self._refused(Headers(scope=scope), scope.get("method") == "GET"):
             status, why = refused
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008, "reason": why})  # before it is accepted: 403
@@ -62,13 +64,20 @@ class Guard:
 
         await self.app(scope, receive, with_policy)
 
-    def _refused(self, headers: Headers) -> tuple[int, str] | None:
+    def _refused(self, headers: Headers, reading: bool) -> tuple[int, str] | None:
+        """Why a request is refused. `reading`: it is a GET. What another page asks for without an origin, a picture or
+        a script, a browser marks by Sec-Fetch-Site; from there one may come by a link, and no other way."""
         host, origin = headers.get("host", ""), headers.get("origin")
         if host not in self.hosts and not self.anywhere:
             return 403, "this server answers to its own name alone"
         if origin is not None and origin.partition("://")[2] not in (
             self.hosts | {host} if self.anywhere else self.hosts
         ):
+            return 403, "this request comes from another page"
+        by_link = (
+            reading and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+        )
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not by_link:
             return 403, "this request comes from another page"
         given = headers.get("authorization", "").removeprefix("Bearer ")
         if self.token and not hmac.compare_digest(given.encode("latin-1"), self.token.encode()):

@@ -28,6 +28,7 @@ def said_with(desk: Desk, text: str, files: Sequence[Mapping[str, Any]]) -> tupl
     for file in files:
         path, name = desk.home / "uploads" / Path(str(file.get("id"))).name, str(file.get("name"))[:100]
         kind = path.suffix[1:]
+        label = label | Label.of(f"file:{name}", ["user"])
         if not path.is_file():
             raise TwofileError(f"{name} is not here any more", "attach it again")
         if kind in _PICTURES:
@@ -42,7 +43,6 @@ def said_with(desk: Desk, text: str, files: Sequence[Mapping[str, Any]]) -> tupl
             )
         words.append(f"The file {name}:\n{content}\n(End of {name}.)")
         shown.append({"name": name})
-        label = label | Label.of(f"file:{name}", ["user"])
     return "\n\n".join(words), label, {"text": text, "files": shown} if shown else {}
 
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ __all__ = ["LARGEST", "Desk", "Model", "Upload"]
 LARGEST = 200 << 20
 """Bytes of a file that is uploaded."""
 
+_MOST = 32  # processes that are open at once
 _KEPT = 2 * 86400.0  # seconds that an upload is kept
 _SIGNS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg", b"GIF87a": "gif", b"GIF89a": "gif", b"%PDF-": "pdf"}
 
@@ -63,6 +64,8 @@ class Desk:
         self.conversations = Conversations(kernel.log)
         self.turns, self.jobs = Turns(), Jobs(home / "jobs")
         self._open: dict[int, Process] = {}
+        self._opening: dict[tuple[str, str], threading.Lock] = {}
+        self._adapters: dict[tuple[Path, int], bool | None] = {}
         self._templates: dict[tuple[Path, int], str] = {}
         self._labels: Store | None = None
         self._lock = threading.Lock()
@@ -81,13 +84,25 @@ class Desk:
         found: list[Model] = []
         for where, known in (("local", names.local()), ("pulled", names.pulled()), ("bundled", names.bundled())):
             for name, path in known.items():
-                if _is_adapter(path) is False:
+                if self._is_adapter(path) is False:
                     found.append(Model(name, path, where, path.stat().st_size))  # type: ignore[arg-type]
         return found
 
     def adapters(self) -> dict[str, Path]:
         """The adapters (LoRA) on this machine, by name."""
-        return {name: path for name, path in (names.local() | names.pulled()).items() if _is_adapter(path)}
+        return {name: path for name, path in (names.local() | names.pulled()).items() if self._is_adapter(path)}
+
+    def _is_adapter(self, path: Path) -> bool | None:
+        """None for a file that is damaged, or has just gone. Looked at once, while it stays as it is."""
+        from twofile.params.adapter import Adapter
+
+        try:
+            key = (path, path.stat().st_mtime_ns)
+            if key not in self._adapters:
+                self._adapters[key] = Adapter.is_in(path)
+            return self._adapters[key]
+        except (TwofileError, OSError):
+            return None
 
     def tools(self) -> dict[str, str]:
         """The tools that work here, each with what it is for."""
@@ -100,12 +115,33 @@ class Desk:
         return found | {RECALL: "Brings back what left the window."}
 
     def process(self, pid: int) -> Process:
-        """A process, opened once, with its tools. KernelError where there is none. Opening a model takes its time."""
+        """A process, opened once, with its tools. KernelError where there is none. Opening a model takes its time, in
+        which others of other models go on."""
+        with self._lock:
+            if (found := self._open.get(pid)) is not None:
+                return found
+        begun = self.kernel.beginning(pid)
+        self._image(str(begun["model"]), str(begun.get("adapter", "")))
         with self._lock:
             if pid not in self._open:
-                self._drivers(self.kernel.beginning(pid).get("tools", ()))
-                self._open[pid] = self.kernel.open(pid)
+                self._drivers(begun.get("tools", ()))
+                self._keep(self.kernel.open(pid))
             return self._open[pid]
+
+    def _image(self, model: str, adapter: str) -> None:
+        """Open what runs a model, with nothing held up that needs no other."""
+        with self._lock:
+            opening = self._opening.setdefault((model, adapter), threading.Lock())
+        with opening:
+            self.kernel.image(model, adapter)
+
+    def _keep(self, process: Process) -> None:
+        """Have a process open; of many, those that were opened long ago and say nothing are let go of."""
+        self._open[process.pid] = process
+        for pid in list(self._open)[: max(0, len(self._open) - _MOST)]:
+            if self.turns.speaking(pid) is None and pid != process.pid:
+                del self._open[pid]
+                self.turns.forget([pid])
 
     def _drivers(self, wanted: Any) -> None:
         for name in wanted:
@@ -113,11 +149,13 @@ class Desk:
                 self.kernel.drivers.add(self.box.driver(str(name)))
 
     def spawn(self, model: Path, system: str, tools: list[str], adapter: str = "") -> Process:
-        """A new conversation's process; what its tools may do is asked for."""
+        """A new conversation's process; what its tools may do is asked for. TwofileError, and nothing is begun, where
+        the model cannot be opened."""
+        self._image(str(model), adapter)
         with self._lock:
             self._drivers(tools)
             process = self.kernel.spawn(str(model), system, tools, self.limit(tools), adapter=adapter)
-            self._open[process.pid] = process
+            self._keep(process)
             return process
 
     @staticmethod
@@ -146,13 +184,13 @@ class Desk:
             self._stack.callback(self._labels.close)
         return self._labels
 
-    def fork(self, pid: int, upto: int) -> Process:
-        """A branch of a process that has its events up to one."""
-        process = self.process(pid)
-        with self._lock:
-            branch = self.kernel.fork(process, upto)
-            self._open[branch.pid] = branch
-            return branch
+    def fork(self, pid: int, upto: int, settings: Mapping[str, Any] | None = None) -> Process:
+        """A branch of a process that has its events up to one, and goes on with these settings (`Kernel.change`)."""
+        event = self.kernel.log.fork(pid, upto)
+        begun = self.kernel.beginning(event.pid)
+        if changed := {name: value for name, value in (settings or {}).items() if begun.get(name) != value}:
+            self.change(event.pid, **changed)
+        return self.process(event.pid)
 
     def change(self, pid: int, **what: Any) -> None:
         """Change what a process goes on with (`Kernel.change`)."""
@@ -168,6 +206,7 @@ class Desk:
         with self._lock:
             for one in family:
                 self._open.pop(one, None)
+        self.turns.forget(family)
 
     def release(self, model: Path) -> None:
         """Let go of a model's engine. TwofileError while it speaks."""
@@ -219,16 +258,6 @@ class Desk:
         except (OSError, ValueError, StopIteration):
             free = 0
         return free, shutil.disk_usage(folder).free
-
-
-def _is_adapter(path: Path) -> bool | None:
-    """None for a file that is damaged, or has just gone."""
-    from twofile.params.adapter import Adapter
-
-    try:
-        return Adapter.is_in(path)
-    except (TwofileError, OSError):
-        return None
 
 
 def _kind(path: Path) -> str:

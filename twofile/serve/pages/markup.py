@@ -32,7 +32,7 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 from pygments.lexers import get_lexer_by_name  # type: ignore[import-untyped]
 from pygments.token import STANDARD_TYPES  # type: ignore[import-untyped]
 
-__all__ = ["Blocks", "html_of", "think_parts"]
+__all__ = ["Blocks", "html_of", "plain_of", "think_parts"]
 
 _Env = MutableMapping[str, Any]
 
@@ -248,10 +248,10 @@ class Blocks:
 
 
 def _plain(text: str) -> str:
-    return _CLEANER.clean(_pre(text))
+    return _CLEANER.clean(plain_of(text))
 
 
-def _pre(text: str) -> str:
+def plain_of(text: str) -> str:
     return f'<pre class="plain" tabindex="0">{_safe(text)}</pre>'
 
 
@@ -301,7 +301,7 @@ class _Writer(RendererHTML):
         return _figure(words[0] if words else "", tokens[idx].content, env)
 
     def plain(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: _Env) -> str:
-        return _pre(tokens[idx].content)
+        return plain_of(tokens[idx].content)
 
     def table_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: _Env) -> str:
         return '<div class="table" tabindex="0" role="region" aria-label="table"><table>'

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nicegui import ui
 from nicegui.element import Element
 
 from twofile.kernel.capability import leads_out
@@ -14,12 +15,13 @@ from twofile.kernel.conversations import Version
 from twofile.kernel.log import Event
 from twofile.kernel.process import Answer, Asking
 from twofile.serve.pages import turns
-from twofile.serve.pages.markup import html_of, think_parts
+from twofile.serve.pages.markup import plain_of
 from twofile.serve.pages.parts import Live, Markup, button, el, link, words
 
 __all__ = ["Actions", "Exchange", "LiveReply", "exchanges", "reply", "user"]
 
 _SHOWN = 20_000  # characters of a tool's output
+_MOMENT = 0.5  # seconds until a question can be answered
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Actions:
     edit: Callable[[Event, str], Any]
     again: Callable[[Event], Any]
     branch: Callable[[Event], Any]
-    pin: Callable[[str], Any]
+    pin: Callable[[str, Event], Any]
     bad: Callable[[Event], Any]
     show: Callable[[int], Any]
 
@@ -74,13 +76,15 @@ def user(event: Event | None, body: Mapping[str, Any], versions: Sequence[Versio
                 button("Copy", None, "quiet tiny", data_copy=text or " ")
                 last = {"data_key": "alt+e"}
                 button("Edit", lambda: _editing(made, acts, text, event, actions), "quiet tiny edit", **last)
-                button("Pin", lambda: actions.pin(text), "quiet tiny", title="Keep it before the model")
+                button("Pin", lambda: actions.pin(text, event), "quiet tiny", title="Keep it before the model")
     return made
 
 
 def _editing(made: Element, acts: Element, text: str, event: Event, actions: Actions) -> None:
     from twofile.serve.pages.parts import Field
 
+    if not acts.visible:
+        return  # it is being edited
     acts.set_visibility(False)
     with made, el("div", "editing stack") as box:
         field = Field("Your message", text, kind="textarea", rows="4", at_once=True, autofocus=True)
@@ -115,13 +119,21 @@ def _versions(seq: int, versions: Sequence[Version], actions: Actions) -> None:
         button("›", lambda: actions.show(after.process), "quiet tiny", aria_label="Later version", disabled=last)
 
 
-def reply(exchange: Exchange, versions: Sequence[Version], actions: Actions, process: int) -> Element:
-    """A reply: its words, what its tools did, how fast it came, and what can be done with it."""
+def reply(
+    exchange: Exchange,
+    versions: Sequence[Version],
+    actions: Actions,
+    process: int,
+    html: Mapping[str, Sequence[tuple[bool, str]]],
+) -> Element:
+    """A reply: its words, what its tools did, how fast it came, and what can be done with it. `html`: of each of its
+    texts the parts, each with whether it is thinking."""
     results = {event.body["call"]: event.body for event in exchange.reply if event.kind == "result"}
     said = [event for event in exchange.reply if event.kind == "assistant"]
     with el("article", "message reply", aria_label="Reply") as made:
         for event in said:
-            _words(str(event.body["text"]))
+            for thinking, part in html.get(str(event.body["text"]), ()):
+                _words(thinking, part)
             for call in event.body.get("calls", ()):
                 tool(call, results.get(call["id"]))
         if said:
@@ -129,14 +141,13 @@ def reply(exchange: Exchange, versions: Sequence[Version], actions: Actions, pro
     return made
 
 
-def _words(text: str) -> None:
-    for thinking, part in think_parts(text):
-        if thinking:
-            with el("details", "thought"):
-                el("summary", text="Thought")
-                Markup(html_of(part))
-        elif part.strip():
-            Markup(html_of(part))
+def _words(thinking: bool, html: str) -> None:
+    if thinking:
+        with el("details", "thought"):
+            el("summary", text="Thought")
+            Markup(html)
+    else:
+        Markup(html)
 
 
 def tool(call: Mapping[str, Any], result: Mapping[str, Any] | None) -> Element:
@@ -151,12 +162,12 @@ def tool(call: Mapping[str, Any], result: Mapping[str, Any] | None) -> Element:
             seconds = "" if result is None else f" in {result.get('seconds', 0):.2g} s"
             el("span", f"tag {kind}", f"{state}{seconds}")
         el("div", "small soft", "Arguments")
-        el("pre", "plain-text", json.dumps(call["arguments"], ensure_ascii=False, indent=2), tabindex="0")
+        Markup(plain_of(json.dumps(call["arguments"], ensure_ascii=False, indent=2)))
         if result is not None:
             el("div", "small soft", "It gave")
             text = str(result["text"])
             more = f"\n[{len(text) - _SHOWN:,} more characters]" if len(text) > _SHOWN else ""
-            el("pre", "plain-text output", text[:_SHOWN] + more, tabindex="0")
+            Markup(plain_of(text[:_SHOWN] + more), "output")
             for picture in result.get("images", ()):
                 el("img", "seen", src=f"/kept/{picture['name']}", alt=str(picture.get("about") or "a picture"))
     return made
@@ -174,7 +185,7 @@ def _footer(
         )
         button("Branch", lambda: actions.branch(last), "quiet tiny", title="Go another way from here")
         link("Inside", f"/inside?process={process}&reply={last.seq}", "button quiet tiny", title="Token by token")
-        button("Pin", lambda: actions.pin(text), "quiet tiny", title="Keep it before the model")
+        button("Pin", lambda: actions.pin(text, last), "quiet tiny", title="Keep it before the model")
         button("Bad", lambda: actions.bad(last), "quiet tiny", title="Mark it, to be corrected on the label page")
         el("span", "pace small soft", _pace(said))
 
@@ -241,16 +252,17 @@ class LiveReply:
                     _question(turn.asking, turn.answer)
 
 
-def _question(asking: Asking, answer: Callable[[Answer], Any]) -> None:
-    """May this call be made?"""
+def _question(asking: Asking, answer: Callable[[Asking, Answer], Any]) -> None:
+    """May this call be made? All of it is shown. The buttons work after a moment: a second click on those of another
+    question is no answer to this one."""
     with el("section", "question", role="alertdialog", aria_label=f"May {asking.tool} do this?"):
         el("h3", text=f"May {asking.tool} do this?")
-        with el("p"):
-            el("span", text="It needs ")
-            el("code", "mono", asking.capability)
-        el("pre", "plain-text", json.dumps(dict(asking.arguments), ensure_ascii=False, indent=2)[:_SHOWN], tabindex="0")
+        words("It needs this right, and would do this with it:")
+        Markup(plain_of(asking.capability))
+        Markup(plain_of(json.dumps(dict(asking.arguments), ensure_ascii=False, indent=2)))
         if asking.before.private and not asking.before.trusted and leads_out(asking.capability):
             words("Beware: something private and something from elsewhere are both before the model.", "tag warn")
+        buttons: list[Element] = []
         with el("div", "row"):
             for text, given, classes in (
                 ("Once", Answer("allow", "once"), "primary"),
@@ -258,4 +270,11 @@ def _question(asking: Asking, answer: Callable[[Answer], Any]) -> None:
                 ("Always", Answer("allow", "always"), ""),
                 ("No", Answer("deny", "once"), "danger"),
             ):
-                button(text, lambda given=given: answer(given), classes)
+                buttons.append(button(text, lambda given=given: answer(asking, given), classes, disabled=True))
+
+        def awake() -> None:
+            for one in buttons:
+                one.props.pop("disabled", None)
+                one.update()
+
+        ui.timer(_MOMENT, awake, once=True)

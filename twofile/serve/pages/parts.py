@@ -191,9 +191,14 @@ class Composer(Element, component="assets/composer.js"):
 
     def busy(self, busy: bool) -> None:
         """Whether a reply is under way."""
-        if self.props["busy"] != busy:
-            self.props["busy"] = busy
-            self.update()
+        self.props["busy"] = busy
+        self.props["told"] = int(self.props.get("told", 0)) + 1
+        self.update()
+
+    def give_back(self, text: str, files: list[dict[str, Any]]) -> None:
+        """What could not be sent, for who wrote it."""
+        self.props["back"] = {"text": text, "files": files}
+        self.update()
 
     def at(self, address: str) -> None:
         """The address that the browser shows from now on."""

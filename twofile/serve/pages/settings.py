@@ -10,7 +10,7 @@ from nicegui import context
 from nicegui.element import Element
 
 from twofile.engine.sampler import Sampling
-from twofile.errors import NotFoundError, TwofileError
+from twofile.errors import TwofileError
 from twofile.kernel.process import Process
 from twofile.params import names
 from twofile.serve.pages.desk import Desk
@@ -42,13 +42,13 @@ class Settings:
         self.tools = ["calculator"]
 
     def choose(self, model: str) -> None:
-        """A model by its name; the bundled assistant where there is none of it."""
+        """A model by its name, one of those that are here; the bundled assistant where there is none of it."""
+        for path, name in self.models.items():
+            if name == model:
+                self.path = Path(path)
+                return
         if model:
-            try:
-                self.path = names.resolve(model) if not model.startswith("hf:") else names.pulled()[model]
-                self.models.setdefault(str(self.path), model)
-            except (NotFoundError, KeyError):
-                notice(f"there is no model {model}", "error")
+            notice(f"there is no model {model[:80]}", "error")
 
     def of(self, pid: int) -> None:
         """Those of a process. KernelError where there is none."""
@@ -128,11 +128,13 @@ class Settings:
                     Sampling(**sampling)
                 except (ValueError, TypeError) as error:
                     return notice(str(error), "error")
+                before = (self.sampling, self.system, self.adapter, self.tools)
                 self.sampling, self.system, self.adapter = sampling, system.value.strip(), adapter.value
                 self.tools = [name for name, box in boxes.items() if box.value]
                 try:
                     await changed()
                 except TwofileError as error:
+                    self.sampling, self.system, self.adapter, self.tools = before
                     return notice(error.message, "error")
                 return dialog.close()
 

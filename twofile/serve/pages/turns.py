@@ -8,7 +8,7 @@ off is finished by who asks for that, from the log.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,7 @@ class Live:
         self.done = threading.Event()
         self._answer: Answer | None = None
         self._answered = threading.Event()
+        self._stopping = False
         self._listeners: list[Callable[[], object]] = []
         self._thread = threading.Thread(target=self._run, args=(begin,), name=f"turn-{process.pid}", daemon=True)
 
@@ -81,6 +82,8 @@ class Live:
 
     def _approve(self, asking: Asking) -> Answer:
         self._answered.clear()
+        if self._stopping:
+            return Answer("deny")
         self._answer, self.asking = None, asking
         self._changed()
         self._answered.wait()
@@ -88,14 +91,16 @@ class Live:
         self._changed()
         return self._answer or Answer("deny")
 
-    def answer(self, answer: Answer) -> None:
-        """What a person says to `asking`; the first answer counts."""
-        if self.asking is not None and not self._answered.is_set():
+    def answer(self, asking: Asking, answer: Answer) -> None:
+        """What a person says to a question; the first answer counts, and none to another question than that which
+        waits."""
+        if asking is self.asking and not self._answered.is_set():
             self._answer = answer
             self._answered.set()
 
     def stop(self) -> None:
         """Say and do no more; what is asked is denied."""
+        self._stopping = True
         self.process.stop()
         self._answered.set()
 
@@ -148,6 +153,13 @@ class Turns:
         """The turn of a process, where it is under way."""
         live = self._live.get(pid)
         return live if live is not None and not live.done.is_set() else None
+
+    def forget(self, pids: Iterable[int]) -> None:
+        """Let go of what is over of these processes."""
+        with self._lock:
+            for pid in pids:
+                if self.speaking(pid) is None:
+                    self._live.pop(pid, None)
 
     def close(self) -> None:
         """Stop all of them, and wait until what was said is in the log."""

@@ -2,15 +2,23 @@
 const { h } = Vue;
 
 export default {
-  props: { label: String, busy: Boolean, address: String },
+  props: { label: String, busy: Boolean, told: Number, back: Object, address: String },
   watch: {
+    told() {
+      this.sent = false;
+    },
+    back(back) {
+      if (!this.text) this.text = back.text;
+      this.files = [...back.files, ...this.files];
+      this.$nextTick(this.fit);
+    },
     address(address) {
       history.replaceState(null, "", address);
     },
   },
   emits: ["send", "stop"],
   data() {
-    return { text: "", files: [], over: false, problem: "" };
+    return { text: "", files: [], over: false, problem: "", sent: false, sending: 0 };
   },
   mounted() {
     this.$refs.text.focus();
@@ -31,7 +39,9 @@ export default {
       box.style.height = `${Math.min(box.scrollHeight, window.innerHeight * 0.4)}px`;
     },
     send() {
-      if (this.busy || (!this.text.trim() && !this.files.length)) return;
+      if (this.busy || this.sent || this.sending || (!this.text.trim() && !this.files.length)) return;
+      this.sent = true;
+      document.dispatchEvent(new CustomEvent("to-end"));
       this.$emit("send", { text: this.text, files: this.files });
       this.text = "";
       this.files = [];
@@ -40,10 +50,16 @@ export default {
     },
     async take(files) {
       for (const file of files) {
-        const answer = await fetch(`/uploads?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
-        const said = await answer.json().catch(() => ({ error: `the server answered ${answer.status}` }));
-        if (answer.ok) this.files.push(said);
-        else this.problem = `${file.name}: ${said.error}`;
+        this.sending += 1;
+        try {
+          const answer = await fetch(`/uploads?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
+          const said = await answer.json().catch(() => ({ error: `the server answered ${answer.status}` }));
+          if (answer.ok) this.files.push(said);
+          else this.problem = `${file.name}: ${said.error}`;
+        } catch {
+          this.problem = `${file.name}: the server does not answer`;
+        }
+        this.sending -= 1;
       }
     },
   },
@@ -69,7 +85,7 @@ export default {
         this.fit();
       },
       onKeydown: (event) => {
-        if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+        if (event.key === "Enter" && !event.shiftKey && !event.ctrlKey && !event.isComposing) {
           event.preventDefault();
           this.send();
         }
@@ -118,6 +134,7 @@ export default {
       },
       [
         files.length ? h("ul", { class: "files", "aria-label": "Attached" }, files) : null,
+        this.sending ? h("p", { class: "small soft", role: "status" }, "Sending a file…") : null,
         this.problem ? h("p", { class: "problem", role: "alert" }, this.problem) : null,
         h("div", { class: "line" }, [clip, choose, text, act]),
       ],

@@ -35,7 +35,7 @@ export default {
         ref: "dialog",
         "aria-labelledby": this.name,
         onClose: () => this.$emit("close"),
-        onClick: (event) => event.target === this.$refs.dialog && this.$refs.dialog.close(),
+        onPointerdown: (event) => event.target === this.$refs.dialog && this.$refs.dialog.close(),
       },
       h("div", { class: "inner" }, [head, inner]),
     );

@@ -5,17 +5,21 @@ function pressed(event) {
   const parts = [];
   if (event.ctrlKey || event.metaKey) parts.push("ctrl");
   if (event.altKey) parts.push("alt");
-  if (event.shiftKey) parts.push("shift");
-  parts.push(event.key.toLowerCase());
+  const plain = /^(Key|Digit)(.)$/.exec(event.code); // with Alt the sign is another one on some machines
+  parts.push((event.altKey && plain ? plain[2] : event.key).toLowerCase());
   return parts.join("+");
 }
 
 document.addEventListener("keydown", (event) => {
+  if (event.repeat || event.isComposing || document.querySelector("dialog[open]")) return;
   const writing = event.target.closest("input, textarea, select");
   const keys = pressed(event);
-  if (writing && !event.ctrlKey && !event.altKey && !event.metaKey && keys !== "escape") return;
-  if (document.querySelector("dialog[open]")) return;
-  const wanted = [...document.querySelectorAll("[data-key]")].reverse().find((one) => one.dataset.key === keys);
+  if (writing && !event.ctrlKey && !event.altKey && !event.metaKey) {
+    if (keys !== "escape" || !event.target.closest(".composer")) return;
+  }
+  const within = keys === "ctrl+enter" ? event.target.closest(".editing") : document;
+  const found = within ? [...within.querySelectorAll("[data-key]")].reverse() : []; // of a message's, the last one's
+  const wanted = found.find((one) => one.dataset.key === keys && one.offsetParent);
   if (!wanted) return;
   event.preventDefault();
   if (wanted.matches("input, textarea, select")) wanted.focus();
@@ -24,9 +28,9 @@ document.addEventListener("keydown", (event) => {
 
 async function copied(button, text) {
   await navigator.clipboard.writeText(text);
-  const before = button.textContent;
+  button.dataset.words ??= button.textContent;
   button.textContent = "Copied";
-  setTimeout(() => (button.textContent = before), 1500);
+  setTimeout(() => (button.textContent = button.dataset.words), 1500);
 }
 
 function ask(target) {
