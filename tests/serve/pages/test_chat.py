@@ -351,3 +351,72 @@ def test_a_conversation_is_accessible(watched: Watched, site: Site, dark: bool) 
     page = watched.open(f"/chat/{_made(site, 'Show me', text)}", dark=dark)
     expect(page.locator(".markup math")).to_be_visible()
     assert serious(page) == []
+
+
+def test_what_cannot_be_sent_is_given_back(watched: Watched, site: Site) -> None:
+    _made(site, "Another talk", "Yes.")
+    pid = _made(site, "Be told", "Told.")
+    page = watched.open(f"/chat/{pid}")
+    log = Log(site.home / "kernel.db")
+    with log.speaking(pid):
+        _say(page, "A long message that took me a while")
+        expect(page.locator(".notice.error")).to_contain_text("speaking")
+        expect(page.get_by_label("Message the model")).to_have_value("A long message that took me a while")
+    page.keyboard.press("Enter")
+    _settled(page, 2)
+    log.forget([pid])
+    log.close()
+    _say(page, "Is anybody there?")
+    expect(page.get_by_label("Message the model")).to_have_value("Is anybody there?")
+    page.get_by_label("Search").fill("x")  # the list stands all the same
+    page.get_by_label("Search").fill("")
+    expect(page.locator(".item").first).to_be_visible()
+
+
+def test_made_again_with_the_model_of_now(watched: Watched, site: Site) -> None:
+    page = watched.open("/")
+    _say(page, "Who are you?")
+    _settled(page)
+    page.get_by_label("Model", exact=True).select_option(label="base")
+    expect(page.get_by_text("What is before the model?").or_(page.locator(".window"))).to_be_visible()
+    page.get_by_role("button", name="Again").click()
+    expect(page.locator(".reply .versions")).to_contain_text("2 of 2")
+    _settled(page)
+    log = Log(site.home / "kernel.db")
+    models = [
+        Path(event.body["model"]).stem
+        for event in log.events(int(page.url.rpartition("/")[2]))
+        if event.kind in ("begin", "changed") and "model" in event.body
+    ]
+    log.close()
+    assert models == ["assistant", "base"]
+    page.locator(".reply").get_by_role("button", name="Earlier version").click()
+    expect(page.get_by_label("Model", exact=True).locator("option:checked")).to_have_text(re.compile("assistant|base"))
+
+
+def test_another_version_while_a_reply_is_under_way(watched: Watched) -> None:
+    page = watched.open("/")
+    _with_python(page)
+    _say(page, "Use Python to compute 2 ** 10.")
+    page.get_by_role("alertdialog").get_by_role("button", name="No").click()
+    _settled(page)
+    first = page.url
+    page.get_by_role("button", name="Again").click()
+    expect(page.get_by_role("alertdialog")).to_be_visible()
+    second = page.url
+    page.goto(first)
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    page.locator(".reply").get_by_role("button", name="Later version").click()
+    expect(page).to_have_url(second)
+    expect(page.get_by_role("alertdialog")).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    _settled(page)
+    expect(page.locator(".tool")).to_have_count(1)  # no other round began
+
+
+def test_an_address_alone_loads_no_model(watched: Watched, site: Site) -> None:
+    pid = _made(site, "Tell me", "Told.", model="stories")
+    page = watched.open(f"/chat/{pid}")
+    expect(page.get_by_role("button", name="What is before the model?")).to_be_visible()
+    page.get_by_role("button", name="What is before the model?").click()
+    expect(page.locator(".window")).to_be_visible()

@@ -76,3 +76,17 @@ def test_the_policy_forbids_what_a_page_does_not_need(site: Site) -> None:
     assert "unsafe" not in rules["script-src"]
     assert rules["img-src"] == rules["connect-src"] == "'self'"
     connection.close()
+
+
+@pytest.mark.parametrize(
+    "place", ["/", "/chat/1", "/export/1.json", "/label/api/next?labeller=x", "/kept/x", "/favicon.ico"]
+)
+def test_what_another_page_loads_is_refused_and_a_link_is_followed(site: Site, place: str) -> None:
+    image = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    frame = {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    for headers, refused in ((image, True), (frame, True), (link, False)):
+        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+        connection.request("GET", place, headers=headers)
+        assert (connection.getresponse().status == 403) is refused
+        connection.close()

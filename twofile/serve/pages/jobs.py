@@ -35,7 +35,9 @@ _SCRIPT = (
     'trap : INT; echo $$ > pid.new; mv pid.new pid; "$@"; status=$?; echo $status > status.new; mv status.new status'
 )
 _RUN = (
-    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a server may ignore it
+    "import os, runpy, signal, sys; "
+    "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a server may ignore it
+    "os.path.exists('stop') and sys.exit(130); "  # an interrupt that came before nobody heard
     "runpy.run_module('twofile', run_name='__main__', alter_sys=True)"
 )
 _TAIL = 1 << 16  # bytes of what a job printed that are looked at

@@ -197,7 +197,8 @@ class Composer(Element, component="assets/composer.js"):
 
     def give_back(self, text: str, files: list[dict[str, Any]]) -> None:
         """What could not be sent, for who wrote it."""
-        self.props["back"] = {"text": text, "files": files}
+        number = self.props.get("back", {}).get("number", 0) + 1
+        self.props["back"] = {"text": text, "files": files, "number": number}
         self.update()
 
     def at(self, address: str) -> None:

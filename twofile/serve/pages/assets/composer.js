@@ -7,9 +7,9 @@ export default {
     told() {
       this.sent = false;
     },
-    back(back) {
-      if (!this.text) this.text = back.text;
-      this.files = [...back.files, ...this.files];
+    "back.number"() {
+      if (!this.text) this.text = this.back.text;
+      this.files = [...this.back.files, ...this.files];
       this.$nextTick(this.fit);
     },
     address(address) {
