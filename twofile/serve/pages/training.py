@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from twofile.errors import TwofileError
+from twofile.evaluate.ratings import Rating
 from twofile.html.figures import short_span, span
 from twofile.params import names
 from twofile.serve.label import items
@@ -38,7 +39,6 @@ __all__ = [
     "NEEDS",
     "SEPARATORS",
     "Number",
-    "Rating",
     "Reader",
     "Standing",
     "StartedError",
@@ -136,18 +136,6 @@ class Standing:
     curves: str
     samples: tuple[tuple[int, str], ...]
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Rating:
-    """A line of an arena's table."""
-
-    name: str
-    rating: float
-    low: float
-    high: float
-    wins: float
-    comparisons: int
 
 
 class StartedError(TwofileError):
