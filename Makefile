@@ -18,7 +18,7 @@ run: $(VENV)/core.stamp
 
 test: $(VENV)/dev.stamp
 	@tests/system.sh
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check

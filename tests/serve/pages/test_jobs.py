@@ -20,8 +20,7 @@ from twofile.serve.pages import jobs as module
 from twofile.serve.pages.jobs import Job, Jobs
 
 _STUB = """
-import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)
+import time
 what, *rest = sys.argv[1:]
 print("begun", what, flush=True)
 try:

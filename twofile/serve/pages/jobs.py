@@ -34,12 +34,12 @@ State = Literal["running", "done", "failed", "stopped"]
 _SCRIPT = (
     'trap : INT; echo $$ > pid.new; mv pid.new pid; "$@"; status=$?; echo $status > status.new; mv status.new status'
 )
-_RUN = (
-    "import os, runpy, signal, sys; "
+_LISTEN = (
+    "import os, signal, sys; "
     "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a server may ignore it
     "os.path.exists('stop') and sys.exit(130); "  # an interrupt that came before nobody heard
-    "runpy.run_module('twofile', run_name='__main__', alter_sys=True)"
 )
+_RUN = "import runpy; runpy.run_module('twofile', run_name='__main__', alter_sys=True)"
 _TAIL = 1 << 16  # bytes of what a job printed that are looked at
 _NAME = re.compile(r"[\w+-][\w.+-]{0,99}")
 _LONGEST = 200  # bytes of a name
@@ -187,7 +187,7 @@ class Jobs:
                 told = {key: value for key, value in vars(job).items() if key != "folder"}
                 write_json(folder / "job.json", {**told, "argv": list(argv)})
                 process = subprocess.Popen(
-                    ["/bin/sh", "-c", _SCRIPT, "sh", sys.executable, "-c", _RUN, *argv],
+                    ["/bin/sh", "-c", _SCRIPT, "sh", sys.executable, "-c", _LISTEN + _RUN, *argv],
                     stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=folder, start_new_session=True,
                     pass_fds=[lock.fileno()], env=_environment(),
                 )  # fmt: skip
