@@ -212,9 +212,9 @@ def test_killed_and_revoked(watched: Watched, beside: Kernel) -> None:
     assert [rule.pattern for rule in rules(beside.log)] == ["net:a.example"]
     assert serious(page) == []
     page = watched.open(f"/processes?pid={process.pid}", width=360, height=740)
-    page.get_by_role("button", name="Kill").click()
+    page.get_by_role("button", name="Kill…").click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
-    page.get_by_role("button", name="Kill").click()
+    page.get_by_role("button", name="Kill…").click()
     page.get_by_role("dialog").get_by_role("button", name="Kill").click()
     expect(page.get_by_role("button", name="Kill")).to_have_count(0)
     expect(page.locator("#main")).to_contain_text("killed")

@@ -24,6 +24,7 @@ from twofile.kernel.log import Event
 from twofile.kernel.memory import Frame
 from twofile.kernel.page import Page, view_of
 from twofile.kernel.process import Process
+from twofile.serve.label.store import Item
 from twofile.serve.pages.attached import said_with
 from twofile.serve.pages.desk import Desk
 from twofile.serve.pages.frame import framed, guarded, in_thread, notice
@@ -427,8 +428,6 @@ class _Chat:
 
     @guarded
     async def _bad(self, event: Event) -> None:
-        from twofile.serve.label.store import Item
-
         events = await in_thread(self.desk.kernel.log.events, self.pid)
         messages = view_of([one for one in events if one.seq <= event.seq], len).messages()
         item = Item(tuple(messages[:-1]), (messages[-1]["content"],), source="chat")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import threading
@@ -19,6 +20,8 @@ from twofile.kernel.conversations import Conversations
 from twofile.kernel.kernel import RECALL, Kernel
 from twofile.kernel.process import Process
 from twofile.params import names
+from twofile.params.adapter import Adapter
+from twofile.params.parameters import Parameters
 from twofile.serve.label.store import Store
 from twofile.serve.pages.jobs import Jobs
 from twofile.serve.pages.turns import Turns
@@ -94,8 +97,6 @@ class Desk:
 
     def _is_adapter(self, path: Path) -> bool | None:
         """None for a file that is damaged, or has just gone. Looked at once, while it stays as it is."""
-        from twofile.params.adapter import Adapter
-
         try:
             key = (path, path.stat().st_mtime_ns)
             if key not in self._adapters:
@@ -165,8 +166,6 @@ class Desk:
 
     def template(self, model: Path) -> str:
         """The chat template of a model, "" for a base model."""
-        from twofile.params.parameters import Parameters
-
         key = (model, model.stat().st_mtime_ns) if model.is_file() else (model, 0)
         if key not in self._templates:
             try:
@@ -247,16 +246,13 @@ class Desk:
                 path.unlink(missing_ok=True)
 
     def room(self) -> tuple[int, int]:
-        """Bytes of memory that are free, and of the disk that models are on."""
-        import os
-
+        """Bytes of memory that are free (all of it, where the system does not say), and of the disk of the models."""
         folder = next(path for path in (self.home, *self.home.parents) if path.exists())
         try:
-            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
             lines = Path("/proc/meminfo").read_text().splitlines()
             free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
         except (OSError, ValueError, StopIteration):
-            free = 0
+            free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return free, shutil.disk_usage(folder).free
 
 

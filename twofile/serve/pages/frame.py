@@ -13,9 +13,10 @@ from nicegui import context, ui
 from nicegui.element import Element
 
 from twofile.errors import TwofileError
-from twofile.serve.pages.parts import button, el, link
+from twofile.html.figures import short_span
+from twofile.serve.pages.parts import Dialog, button, el, link, words
 
-__all__ = ["PLACES", "confirm", "framed", "guarded", "notice", "watch"]
+__all__ = ["PLACES", "ago", "confirm", "framed", "guarded", "in_thread", "notice", "watch"]
 
 PLACES = {"/": "Chat", "/inside": "Inside", "/train": "Train", "/library": "Library", "/processes": "Processes"}
 """The pages, by their addresses."""
@@ -75,8 +76,6 @@ def guarded(handler: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T | Non
 
 def confirm(question: str, act: str, then: Callable[[], Any]) -> None:
     """Ask before something is done that cannot be undone."""
-    from twofile.serve.pages.parts import Dialog, words
-
     with context.client.content:
         dialog = Dialog(question, lambda: dialog.delete())
     with dialog:
@@ -113,8 +112,6 @@ def watch(seconds: float, look: Callable[[], Awaitable[Any]]) -> None:
 
 def ago(at: float) -> str:
     """How long ago a time was."""
-    from twofile.html.figures import short_span
-
     gone = time.time() - at
     return "now" if gone < 5 else f"{short_span(round(gone))} ago"
 

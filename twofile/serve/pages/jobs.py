@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -240,6 +241,4 @@ def _environment() -> dict[str, str]:
 
 def _reap(process: subprocess.Popen[bytes]) -> None:
     """Wait for a process in a thread, so that nothing is left of it where it ends before this one."""
-    import threading
-
     threading.Thread(target=process.wait, daemon=True).start()

@@ -16,7 +16,7 @@ from twofile.kernel.log import Event
 from twofile.kernel.process import Answer, Asking
 from twofile.serve.pages import turns
 from twofile.serve.pages.markup import plain_of
-from twofile.serve.pages.parts import Live, Markup, button, el, link, words
+from twofile.serve.pages.parts import Field, Live, Markup, button, el, link, words
 
 __all__ = ["Actions", "Exchange", "LiveReply", "exchanges", "reply", "user"]
 
@@ -81,8 +81,6 @@ def user(event: Event | None, body: Mapping[str, Any], versions: Sequence[Versio
 
 
 def _editing(made: Element, acts: Element, text: str, event: Event, actions: Actions) -> None:
-    from twofile.serve.pages.parts import Field
-
     if not acts.visible:
         return  # it is being edited
     acts.set_visibility(False)
