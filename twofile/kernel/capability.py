@@ -142,6 +142,10 @@ class Grants:
         self._rules.add(rule)
         return rule
 
+    def revoke(self, rule: Grant) -> bool:
+        """Have a rule hold no more, from the next call on. Whether it did."""
+        return self._rules.take(rule)
+
     def end(self, process: int) -> None:
         """A process has ended: what was its own goes with it."""
         for rule in self._rules.all():

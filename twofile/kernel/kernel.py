@@ -65,16 +65,22 @@ class Kernel:
         self.drivers = Drivers(drivers)
         self._opener = opener
         self._images: dict[tuple[str, str], Image] = {}
+        self._opening: dict[tuple[str, str], threading.Lock] = {}
         self._lock = threading.Lock()
         self.grants = grants_of(self.log)
 
     def image(self, model: str, adapter: str = "") -> Image:
-        """What runs processes of a model; opened once."""
+        """What runs processes of a model; opened once. Nobody waits for it who needs another one."""
+        key = (model, adapter)
         with self._lock:
-            if (model, adapter) not in self._images:
+            opening = self._opening.setdefault(key, threading.Lock())
+        with opening:
+            if (found := self._images.get(key)) is None:
                 engine = self._opener(model, adapter)
-                self._images[model, adapter] = Image(engine, Scheduler(engine, swap=True), ChatTemplate.of(engine))
-            return self._images[model, adapter]
+                found = Image(engine, Scheduler(engine, swap=True), ChatTemplate.of(engine))
+                with self._lock:
+                    self._images[key] = found
+            return found
 
     def spawn(
         self,
@@ -160,7 +166,8 @@ class Kernel:
     @property
     def opened(self) -> list[str]:
         """The models whose engines are open."""
-        return sorted({model for model, _ in self._images})
+        with self._lock:
+            return sorted({model for model, _ in self._images})
 
     def close(self) -> None:
         """Let go of everything. Closing twice is fine."""

@@ -11,13 +11,14 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from twofile.errors import KernelError
 from twofile.kernel.capability import Grant
+from twofile.kernel.kernel import grants_of
 from twofile.kernel.log import Event, Log
 from twofile.kernel.page import Page
 from twofile.kernel.process import Process
@@ -224,28 +225,16 @@ def _mapped(page: Page, state: str, used: float | None) -> Mapped:
 
 def rules(log: Log) -> Sequence[Grant]:
     """The rules in force in a log, in the order in which they were made."""
-    found: list[Grant] = []
-    for event in log.events(0):
-        given: Mapping[str, Any] | None = event.body.get("rule") if event.kind == "grant" else None
-        if given is None:
-            continue
-        rule = Grant(**given)
-        if event.body["there"]:
-            found.append(rule)
-        elif rule in found:
-            found.remove(rule)
-    return found
+    return grants_of(log).rules
 
 
 def revoke(log: Log, rule: Grant) -> bool:
     """Have a rule hold no more, from the next call on. Whether it did."""
-    return log.note("grant", {"rule": vars(rule), "there": False}, lambda: rule in rules(log))
+    return grants_of(log).revoke(rule)
 
 
 def kill(log: Log, pid: int) -> None:
     """End a process: nothing more is said in it, and what was granted to it alone is gone. KernelError where there is
     none."""
     log.append(pid, "state", {"state": "killed"}, log.end(pid))
-    for rule in rules(log):
-        if rule.process == pid:
-            revoke(log, rule)
+    grants_of(log).end(pid)

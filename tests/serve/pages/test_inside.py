@@ -17,12 +17,12 @@ from twofile.errors import KernelError
 from twofile.kernel.driver import Driver
 from twofile.kernel.kernel import Kernel
 from twofile.kernel.process import Process
+from twofile.params.checksum import file_sha256
 from twofile.params.hyper import Hyperparameters
 from twofile.params.names import bundled
 from twofile.params.parameters import Parameters
 from twofile.serve.pages.inspection import (
     Reply,
-    checksum_of,
     choices,
     diagram,
     replies,
@@ -132,7 +132,7 @@ def test_what_cannot_be_seen_is_shown(kernel: Kernel, long: Process) -> None:
 def test_the_files_are_described_safely() -> None:
     path = bundled()["assistant"]
     with Parameters.open(path) as parameters:
-        assert checksum_of(path) == parameters.sha256()
+        assert file_sha256(path) == parameters.sha256()
         table = tensors(tuple(parameters.tensors.values()))
         drawing = diagram(parameters.hyper)
     assert "<code>token_embd.weight</code></td><td>6,144 × 384" in table
@@ -221,8 +221,8 @@ def test_what_cannot_be_shown_is_said(watched: Watched, site: Site) -> None:
 def test_the_two_files_are_shown(watched: Watched) -> None:
     page = watched.open("/inside?show=files", width=360, height=740)
     expect(page.get_by_role("img", name=re.compile("Architecture"))).to_be_visible()
-    expect(page.get_by_text(checksum_of(bundled()["assistant"]))).to_be_visible()
-    expect(page.get_by_text(checksum_of(Path(twofile.__file__).with_name("run.c")))).to_be_visible()
+    expect(page.get_by_text(file_sha256(bundled()["assistant"]))).to_be_visible()
+    expect(page.get_by_text(file_sha256(Path(twofile.__file__).with_name("run.c")))).to_be_visible()
     page.get_by_text("The tensors (57").click()
     expect(page.get_by_role("region", name="The tensors")).to_contain_text("blk.4.ffn_down.weight")
     expect(page.locator(".stages")).to_contain_text("quantise Q8_0")

@@ -67,7 +67,6 @@ class Desk:
         self.conversations = Conversations(kernel.log)
         self.turns, self.jobs = Turns(), Jobs(home / "jobs")
         self._open: dict[int, Process] = {}
-        self._opening: dict[tuple[str, str], threading.Lock] = {}
         self._adapters: dict[tuple[Path, int], bool | None] = {}
         self._templates: dict[tuple[Path, int], str] = {}
         self._labels: Store | None = None
@@ -122,19 +121,12 @@ class Desk:
             if (found := self._open.get(pid)) is not None:
                 return found
         begun = self.kernel.beginning(pid)
-        self._image(str(begun["model"]), str(begun.get("adapter", "")))
+        self.kernel.image(str(begun["model"]), str(begun.get("adapter", "")))
         with self._lock:
             if pid not in self._open:
                 self._drivers(begun.get("tools", ()))
                 self._keep(self.kernel.open(pid))
             return self._open[pid]
-
-    def _image(self, model: str, adapter: str) -> None:
-        """Open what runs a model, with nothing held up that needs no other."""
-        with self._lock:
-            opening = self._opening.setdefault((model, adapter), threading.Lock())
-        with opening:
-            self.kernel.image(model, adapter)
 
     def _keep(self, process: Process) -> None:
         """Have a process open; of many, those that were opened long ago and say nothing are let go of."""
@@ -152,7 +144,7 @@ class Desk:
     def spawn(self, model: Path, system: str, tools: list[str], adapter: str = "") -> Process:
         """A new conversation's process; what its tools may do is asked for. TwofileError, and nothing is begun, where
         the model cannot be opened."""
-        self._image(str(model), adapter)
+        self.kernel.image(str(model), adapter)
         with self._lock:
             self._drivers(tools)
             process = self.kernel.spawn(str(model), system, tools, self.limit(tools), adapter=adapter)

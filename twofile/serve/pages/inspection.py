@@ -43,7 +43,6 @@ __all__ = [
     "Expected",
     "Reply",
     "Sizes",
-    "checksum_of",
     "choices",
     "diagram",
     "program",
@@ -305,12 +304,6 @@ def program() -> tuple[Path, int, int, str]:
     path = Path(twofile.__file__).with_name("run.c")
     raw = path.read_bytes()
     return path, len(raw), raw.count(b"\n"), hashlib.sha256(raw).hexdigest()
-
-
-def checksum_of(path: Path) -> str:
-    """The sha256 of a file; about a second a gigabyte."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tensors(given: Sequence[TensorInfo]) -> str:

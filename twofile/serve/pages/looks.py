@@ -22,11 +22,12 @@ from twofile.engine.sampler import Sampling
 from twofile.errors import TwofileError
 from twofile.evaluate.surprise import first_token, surprises
 from twofile.html.figures import quantity, span
+from twofile.params.checksum import file_sha256
 from twofile.params.parameters import Parameters
 from twofile.params.show import Description, describe
 from twofile.serve.pages.desk import Desk
 from twofile.serve.pages.frame import guarded, in_thread
-from twofile.serve.pages.inspection import checksum_of, diagram, program, sizes, tensors
+from twofile.serve.pages.inspection import diagram, program, sizes, tensors
 from twofile.serve.pages.parts import Field, Markup, button, el, words
 
 __all__ = ["Dream", "Files", "Surprise", "Tokens", "bar", "figures", "legend", "share"]
@@ -193,7 +194,7 @@ class Files:
                 row.clear()
                 with row:
                     words("Reading the file…", "soft small", role="status")
-                found = await in_thread(checksum_of, path)
+                found = await in_thread(file_sha256, path)
                 row.clear()
                 with row:
                     el("span", "mono said", f"sha256 {found}")
